@@ -1,0 +1,1 @@
+"""How messages travel between replicas: the port, RabbitMQ behind it, and memory behind it."""

@@ -1,0 +1,40 @@
+"""What the daemon needs of a message broker. Adapters: `rabbitmq.py`, `memory.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from replicad.core.messages import Message
+
+
+class Broker(Protocol):
+    """Carries messages between replicas; may lose, double or delay any of them.
+
+    Messages that one sender sends to one receiver arrive in order, or not at all, while no
+    connection breaks. All callbacks run on the event loop's thread.
+    """
+
+    async def start(
+        self, on_message: Callable[[Message], None], on_status: Callable[[bool], None]
+    ) -> None:
+        """Connect, and keep connecting again whenever the connection is lost.
+
+        Args:
+            on_message: Called with each message from this node's two queues, in order.
+            on_status: Called with True when messages can be sent and received (both queues are
+                bound), with False when they cannot (a connection is lost or blocked).
+        """
+
+    def send(self, to: str | None, message: Message) -> None:
+        """Hand over one message, to a node by name or (None) to every other replica's log queue.
+
+        Never blocks and never raises: while the broker is away the message is dropped. Append
+        goes to log queues; all others go to the named node's ack queue.
+        """
+
+    def lead(self, leading: bool) -> None:
+        """Tell whether this node leads: a leader's log queue need not get its own stream."""
+
+    async def stop(self) -> None:
+        """Close the connections; what was handed over and not yet written may be lost."""

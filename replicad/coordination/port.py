@@ -1,0 +1,56 @@
+"""What the daemon and the gateway need of a coordinator. Adapters: `zookeeper.py`, `memory.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from replicad.core.cluster import ClusterConfig, ClusterState, Member, View
+
+__all__ = ["Coordinator", "View"]
+
+
+class Coordinator(Protocol):
+    """Holds config, state and members. All callbacks run on the event loop's thread."""
+
+    async def start(self, on_view: Callable[[View], None]) -> None:
+        """Connect and deliver a View at once and after each change.
+
+        After a lost connection or session everything is read again after a `sync`.
+
+        Raises:
+            CoordinationError: No connection within the deadline.
+        """
+
+    async def register(self, member: Member) -> None:
+        """Create the ephemeral member, and again after each expired session.
+
+        A registration of the same node with the same disk id is superseded.
+
+        Raises:
+            NodeNameTakenError: The name is taken by a living process with another disk id.
+            CoordinationError: No answer.
+        """
+
+    async def read(self) -> View:
+        """A linearizable read: a `sync`, then everything read, both begun after the call.
+
+        Raises:
+            CoordinationError: No answer within the deadline.
+        """
+
+    async def propose(self, state: ClusterState, expected_version: int) -> int | None:
+        """Replace the state if its version is `expected_version` and config has not changed.
+
+        Returns:
+            The new version, or None when the versions differ: this change did not happen.
+
+        Raises:
+            CoordinationError: The outcome is unknown; the change may even happen later.
+        """
+
+    async def create_cluster(self, config: ClusterConfig, state: ClusterState) -> bool:
+        """Create config and state together. Returns False when they are already there."""
+
+    async def stop(self) -> None:
+        """End the session: the member disappears at once."""

@@ -1,0 +1,120 @@
+"""How a cluster begins: at its first start, and again after ZooKeeper lost its data.
+
+Both are decided here, from what the living replicas registered, and nowhere else: a cluster that
+made itself anew whenever `state` was missing would sooner or later do so on top of old data.
+
+Source: docs/protocol.md, "Coordination state".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
+from replicad.errors import ConfigurationError, NotInitialisedError
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What is to be written, config and state together."""
+
+    config: ClusterConfig
+    state: ClusterState
+
+
+def missing_replicas(replicas: Iterable[str], members: Iterable[Member]) -> tuple[str, ...]:
+    """The configured replicas of which no living process is registered, sorted."""
+    return tuple(sorted(set(replicas) - {member.node for member in members}))
+
+
+def plan_first_start(
+    replicas: tuple[str, ...],
+    min_in_sync: int,
+    members: tuple[Member, ...],
+    *,
+    cluster_id: str,
+    nonce: str,
+) -> Beginning:
+    """A new cluster: every configured replica is there, empty, and in sync.
+
+    Args:
+        replicas: The names of all replicas.
+        min_in_sync: The stored ISR never shrinks below this many.
+        members: The living processes; those of other names do not count.
+        cluster_id: Random, for good.
+        nonce: Random.
+
+    Raises:
+        ConfigurationError: A replica is missing, or min_in_sync does not fit.
+        NotInitialisedError: A replica holds data: the cluster is not new.
+    """
+    registered = _registered(replicas, min_in_sync, members)
+    full = [member.node for member in registered if member.last_index or member.cluster_id]
+    if full:
+        raise NotInitialisedError(
+            f"{', '.join(full)} hold data of an earlier cluster, but ZooKeeper knows none. If it "
+            "lost its data, run `replicad cluster adopt`; to begin anew, empty the data directories"
+        )
+    isr = tuple(Disk(member.node, member.disk_id) for member in registered)
+    return Beginning(
+        ClusterConfig(cluster_id, tuple(sorted(replicas)), min_in_sync),
+        ClusterState(epoch=0, leader=None, incarnation=None, url=None, isr=isr, nonce=nonce),
+    )
+
+
+def plan_adoption(
+    replicas: tuple[str, ...], min_in_sync: int, members: tuple[Member, ...], *, nonce: str
+) -> Beginning:
+    """Continue a cluster whose `config` and `state` are lost.
+
+    In sync are those whose log ends highest by (epoch, index): an entry of the highest epoch was
+    written by a leader that held everything committed before, and of two logs that end in one
+    epoch the longer holds the shorter. So nothing acknowledged is missing there, provided that
+    every replica is present; the others catch up. A replica with an empty directory is present,
+    and holds nothing.
+
+    Raises:
+        ConfigurationError: A replica is missing, the replicas belong to several clusters, nobody
+            holds data, or logs that should be equal are not; or min_in_sync does not fit.
+    """
+    registered = _registered(replicas, min_in_sync, members)
+    clusters = sorted({member.cluster_id for member in registered} - {""})
+    if not clusters:
+        raise ConfigurationError("no replica holds data: run `replicad cluster init`")
+    if len(clusters) > 1:
+        raise ConfigurationError(f"the replicas hold data of several clusters: {clusters}")
+    end = max((member.last_epoch, member.last_index) for member in registered)
+    longest = [m for m in registered if (m.last_epoch, m.last_index) == end]
+    if len({member.last_digest for member in longest}) > 1:
+        names = ", ".join(member.node for member in longest)
+        raise ConfigurationError(
+            f"the logs of {names} end at epoch {end[0]}, index {end[1]} with different digests: "
+            "one is damaged; move its data directory aside and start it empty"
+        )
+    epoch = max(max(member.epoch, member.last_epoch) for member in registered)
+    isr = tuple(Disk(member.node, member.disk_id) for member in longest)
+    return Beginning(
+        ClusterConfig(clusters[0], tuple(sorted(replicas)), min_in_sync),
+        ClusterState(epoch=epoch, leader=None, incarnation=None, url=None, isr=isr, nonce=nonce),
+    )
+
+
+def _registered(
+    replicas: tuple[str, ...], min_in_sync: int, members: tuple[Member, ...]
+) -> list[Member]:
+    """One member for each configured replica, in the order of their names."""
+    if len(set(replicas)) != len(replicas) or not replicas:
+        raise ConfigurationError(f"replicas must be different names: {', '.join(replicas)}")
+    if not 1 <= min_in_sync <= len(replicas):
+        raise ConfigurationError(
+            f"min_in_sync is {min_in_sync}; it must be from 1 to {len(replicas)}, the replicas"
+        )
+    missing = missing_replicas(replicas, members)
+    if missing:
+        raise ConfigurationError(f"not registered: {', '.join(missing)}")
+    disks = {Disk(member.node, member.disk_id) for member in members if member.node in replicas}
+    if len(disks) != len(replicas):
+        raise ConfigurationError("a replica is registered twice, with different data directories")
+    by_name = {member.node: member for member in members}
+    return [by_name[name] for name in sorted(replicas)]

@@ -1,0 +1,162 @@
+"""What every role of one replica shares: its identity, its log, and what it knows to be durable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from replicad.core.cluster import ClusterConfig, Disk
+from replicad.core.effects import Apply, Channel, Effect, Halt, Level, PersistEpoch, Report
+from replicad.core.entry import format_time
+from replicad.core.log import LogIndex
+from replicad.errors import require
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which process this is. `incarnation` is random for each run."""
+
+    disk: Disk
+    incarnation: str
+    url: str
+
+    @property
+    def node(self) -> str:
+        """The replica's name."""
+        return self.disk.node
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times in seconds, sizes in bytes. The same for every replica of a cluster.
+
+    Attributes:
+        heartbeat_s: A leader is never silent for longer.
+        lag_max_s: A follower that has not acked for so long what it was sent leaves the ISR.
+        stall_s: If the leader's own echo is gone for so long, the broker is at fault, not a
+            follower (rule 12).
+        join_max_s: A follower that delays commits for so long without getting level leaves again.
+        candidate_delay_max_s: Candidates wait a random time up to this, so that one usually wins.
+        fetch_retry_s: When a follower asks again for entries that did not come.
+        proposal_retry_s: Pause after a proposal that was refused or whose outcome is unknown.
+        read_fallback_s: When a strong read that no round confirms asks ZooKeeper instead.
+        chunk_bytes_max: Of one catch-up message.
+        pending_bytes_max: Of entries appended and not yet committed; beyond it, writes wait.
+        report_interval_s: At most one informational sync.log line a follower in this time.
+    """
+
+    heartbeat_s: float = 0.1
+    lag_max_s: float = 1.0
+    stall_s: float = 0.5
+    join_max_s: float = 1.0
+    candidate_delay_max_s: float = 0.1
+    fetch_retry_s: float = 0.3
+    proposal_retry_s: float = 0.2
+    read_fallback_s: float = 0.3
+    chunk_bytes_max: int = 1024 * 1024
+    pending_bytes_max: int = 64 * 1024 * 1024
+    report_interval_s: float = 1.0
+
+
+class Context:
+    """Shared by the roles of one replica; lives as long as the process.
+
+    Invariants: applied <= commit; applied <= synced <= log.last; epoch never decreases.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: ClusterConfig,
+        log: LogIndex,
+        *,
+        epoch: int,
+        commit: int,
+        applied: int,
+        last_time: str,
+        settings: Settings,
+        rng: Random,
+    ) -> None:
+        """State as recovered from disk; all of `log` must be synced."""
+        self.me = identity
+        self.config = config
+        self.log = log
+        self.synced = log.last
+        self.commit = commit
+        self.applied = applied
+        self.epoch = epoch
+        self.settings = settings
+        self.rng = rng
+        self.now = 0.0
+        self.broker_up = False
+        self.disk_writable = True
+        self.halted = False
+        self._unix_ms = 0
+        self._last_time = last_time
+        self._effects: list[Effect] = []
+
+    def begin(self, now: float, unix_ms: int) -> None:
+        """Start a step: `now` is monotonic seconds, `unix_ms` the wall clock."""
+        self.now = now
+        self._unix_ms = unix_ms
+
+    def finish(self) -> list[Effect]:
+        """End a step: what it wants done, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to this step."""
+        self._effects.append(effect)
+
+    def wall_time(self) -> str:
+        """The time for new entries; never less than any entry's before."""
+        self._last_time = max(self._last_time, format_time(self._unix_ms))
+        return self._last_time
+
+    def note_time(self, time: str) -> None:
+        """Entries with this time were appended from another leader."""
+        self._last_time = max(self._last_time, time)
+
+    def persist_epoch(self, epoch: int) -> None:
+        """Remember the epoch durably before anything else of this step happens."""
+        require(epoch > self.epoch, "epochs only grow")
+        self.epoch = epoch
+        self.emit(PersistEpoch(epoch))
+
+    def advance_commit(self, index: int) -> None:
+        """Entries up to `index` are committed; apply those that are also synced here.
+
+        An unsynced entry is not applied even if it is committed by others: the record store may
+        never be ahead of what a power cut leaves of the log.
+        """
+        self.commit = max(self.commit, index)
+        ready = min(self.commit, self.synced)
+        if ready > self.applied:
+            self.applied = ready
+            self.emit(Apply(ready))
+
+    def note_synced(self, index: int) -> None:
+        """The log is on the disk up to `index`."""
+        self.synced = max(self.synced, min(index, self.log.last))
+        self.advance_commit(self.commit)
+
+    def cut(self, first_gone: int) -> None:
+        """Forget the log's entries from `first_gone` on."""
+        require(first_gone > self.commit, "a committed entry is never cut")
+        self.log.truncate(first_gone)
+        self.synced = min(self.synced, self.log.last)
+
+    def halt(self, reason: str) -> None:
+        """Never act again in this process."""
+        self.halted = True
+        self.report(Level.ERROR, "replica halted", reason=reason)
+        self.emit(Halt(reason))
+
+    def report(self, level: Level, event: str, **fields: object) -> None:
+        """One line for the daemon's log."""
+        self.emit(Report(Channel.DAEMON, level, event, {"epoch": self.epoch, **fields}))
+
+    def report_sync(self, level: Level, event: str, **fields: object) -> None:
+        """One line for sync.log."""
+        self.emit(Report(Channel.SYNC, level, event, {"epoch": self.epoch, **fields}))

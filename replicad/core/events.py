@@ -1,0 +1,142 @@
+"""What can happen to a replica. Each event is stepped with the time at which it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from replicad.core.cluster import View
+from replicad.core.entry import WriteRequest
+from replicad.core.messages import Message
+
+
+class Found(NamedTuple):
+    """What the applied state knows about one write.
+
+    Attributes:
+        exists: Whether its collection holds its key.
+        request: Index and fingerprint of the entry that carries its request id, or None.
+    """
+
+    exists: bool
+    request: tuple[int, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed. Comes every few tens of milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A message from another replica, or an Echo of our own."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerChanged:
+    """The broker connection can carry messages now, or cannot any more."""
+
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSeen:
+    """The coordinator holds this. May be old: only higher versions of the state count."""
+
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFinished:
+    """Answer to ReadState: a read that began after the effect, or None when it failed."""
+
+    token: int
+    view: View | None
+
+
+class Outcome(Enum):
+    """What became of a proposal."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """The versions differed: this proposal did not happen and never will."""
+    UNKNOWN = "unknown"
+    """No answer: it may have happened, may happen later, or never."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalFinished:
+    """Answer to Propose. `version` is the new one if accepted, else meaningless."""
+
+    nonce: str
+    outcome: Outcome
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogSynced:
+    """All entries up to `index` that were appended before are on the disk."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppendFailed:
+    """The disk had no room: nothing of the entries from `first` on was kept.
+
+    The effects that followed the AppendLines in its step were not run.
+    """
+
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskChanged:
+    """The disk has room for entries now, or has not."""
+
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WritesArrived:
+    """Writes of one forwarded request.
+
+    Attributes:
+        token: Names the request in its Answer.
+        epoch: The epoch in which the sender believes this replica to lead.
+        writes: In the order in which they are answered.
+        found: What the state at `applied` knows about each write.
+        applied: The applied index at which `found` was looked up.
+    """
+
+    token: int
+    epoch: int
+    writes: tuple[WriteRequest, ...]
+    found: tuple[Found, ...]
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadArrived:
+    """A strong read that the sender believes this replica must answer in `epoch`."""
+
+    token: int
+    epoch: int
+
+
+Event = (
+    Tick
+    | MessageReceived
+    | BrokerChanged
+    | ViewSeen
+    | ReadFinished
+    | ProposalFinished
+    | LogSynced
+    | AppendFailed
+    | DiskChanged
+    | WritesArrived
+    | ReadArrived
+)

@@ -1,0 +1,168 @@
+"""A replica that does not lead takes over the leader's log byte for byte (rules 1, 4, 7, 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import takewhile
+
+from replicad.core.context import Context
+from replicad.core.effects import AppendLines, Level, Send, SyncLog, TruncateLog
+from replicad.core.entry import decode_head, split_lines, verify_line
+from replicad.core.messages import Ack, Append, Fetch, Point
+from replicad.errors import MalformedEntryError
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    point: Point
+    epoch: int
+    time: str
+    size: int
+    """In bytes, with the newline."""
+
+
+class Follower:
+    """Follows the leader of this replica's persisted epoch. Discarded when the epoch ends."""
+
+    def __init__(self, context: Context) -> None:
+        """Follow nobody yet."""
+        self._context = context
+        self.leader: str | None = None
+        self.heard_at = float("-inf")
+        # What is known to equal the log of the leader of this epoch, synced or not.
+        self._verified = Point(0, b"")
+        self._commit = Point(0, b"")
+        self._round = 0
+        self._fetched_at = float("-inf")
+        self._reported_at = float("-inf")
+
+    def on_append(self, append: Append) -> None:
+        """Check the chain, take over what is new, ack what is synced. Of this epoch only."""
+        context = self._context
+        if self.leader != append.leader:
+            self.leader = append.leader
+            context.report(Level.INFO, "following", leader=append.leader)
+        self.heard_at = context.now
+        if not context.log.holds(append.previous):
+            self._ask_for_match(append.previous)
+            return
+        try:
+            lines = _check(append)
+        except MalformedEntryError as error:
+            context.report_sync(
+                Level.ERROR, "bad entry from leader", node=append.leader, error=str(error)
+            )
+            return
+        self._round = max(self._round, append.round)
+        self._commit = append.commit
+        self._take_over(append, lines)
+        if context.log.last < append.last:
+            self._fetch()
+
+    def on_synced(self) -> None:
+        """Commit, apply and ack what is on the disk now."""
+        context = self._context
+        if self.leader is None:
+            return
+        if context.log.holds(self._commit):
+            context.advance_commit(self._commit.index)
+        self._ack(self.leader)
+
+    def on_append_failed(self) -> None:
+        """The new entries found no room: they will be fetched again."""
+        last = self._context.log.last_point
+        self._verified = min(self._verified, last)
+        self._commit = min(self._commit, last)
+
+    def _take_over(self, append: Append, lines: list[_Line]) -> None:
+        context = self._context
+        known = list(takewhile(lambda line: context.log.holds(line.point), lines))
+        new = lines[len(known) :]
+        if new and new[0].point.index <= context.log.last and not self._truncate(new[0].point):
+            return
+        self._verified = max(self._verified, lines[-1].point if lines else append.previous)
+        if not new:
+            self.on_synced()
+            return
+        for line in new:
+            context.log.append(line.epoch, line.size, line.point.digest)
+        context.note_time(new[-1].time)
+        self._fetched_at = float("-inf")  # What was asked for has come.
+        # If there is no room these effects fail and what follows in the step is skipped: only
+        # asking for more may follow, since it will be asked for again.
+        context.emit(AppendLines(new[0].point.index, append.lines[sum(k.size for k in known) :]))
+        context.emit(SyncLog())
+
+    def _truncate(self, leaders: Point) -> bool:
+        """Cut where this log's digest differs from the leader's. Never for any other reason."""
+        context = self._context
+        if leaders.index <= context.commit:
+            self._halt_diverged(leaders)
+            return False
+        context.report_sync(
+            Level.ERROR,
+            "truncated",
+            node=context.me.node,
+            index=leaders.index,
+            entries=context.log.last - leaders.index + 1,
+            digest=context.log.digest_at(leaders.index).hex(),
+            leader_digest=leaders.digest.hex(),
+        )
+        context.emit(TruncateLog(leaders.index))
+        context.cut(leaders.index)
+        return True
+
+    def _ask_for_match(self, previous: Point) -> None:
+        context = self._context
+        if previous.index <= context.commit:
+            self._halt_diverged(previous)
+            return
+        self._fetch()
+
+    def _halt_diverged(self, leaders: Point) -> None:
+        context = self._context
+        fields = {
+            "node": context.me.node,
+            "index": leaders.index,
+            "digest": context.log.digest_at(leaders.index).hex(),
+            "leader_digest": leaders.digest.hex(),
+        }
+        context.report_sync(Level.ERROR, "committed entry differs from the leader's", **fields)
+        context.halt(f"log differs from {self.leader}'s at committed index {leaders.index}")
+
+    def _fetch(self) -> None:
+        """Ask for what follows the last common point; once, until it comes or time is up."""
+        context = self._context
+        if self.leader is None or context.now - self._fetched_at < context.settings.fetch_retry_s:
+            return
+        self._fetched_at = context.now
+        me = context.me.disk
+        fetch = Fetch(context.epoch, me.node, me.disk_id, context.log.points())
+        context.emit(Send(self.leader, fetch))
+
+    def _ack(self, leader: str) -> None:
+        context = self._context
+        matched = min(self._verified.index, context.synced)
+        me = context.me.disk
+        point = context.log.point(matched)
+        context.emit(Send(leader, Ack(context.epoch, me.node, me.disk_id, point, self._round)))
+
+
+def _check(append: Append) -> list[_Line]:
+    """Verify that the lines follow `previous` one by one.
+
+    Raises:
+        MalformedEntryError: They do not.
+    """
+    lines: list[_Line] = []
+    previous = append.previous
+    for text in split_lines(append.lines):
+        digest = verify_line(text, previous.digest)
+        index, epoch, time, _ = decode_head(text)
+        if index != previous.index + 1 or epoch > append.epoch:
+            raise MalformedEntryError(f"entry {index} of epoch {epoch} after {previous.index}")
+        previous = Point(index, digest)
+        lines.append(_Line(previous, epoch, time, len(text) + 1))
+    if len(lines) != append.count:
+        raise MalformedEntryError(f"{len(lines)} entries where {append.count} were announced")
+    return lines

@@ -1,0 +1,113 @@
+"""The in-sync replicas: what is confirmed, what is in doubt, who is joining (rules 2 and 3).
+
+A commit needs the acks of the *effective* ISR, which is never smaller than what any other node
+may read in ZooKeeper: the confirmed ISR, the ISR of every proposal whose outcome is not known,
+and the followers that are about to be proposed.
+"""
+
+from __future__ import annotations
+
+from replicad.core.cluster import ClusterState, Disk
+from replicad.core.context import Context
+from replicad.core.effects import Level, Propose, ReadState
+from replicad.core.events import Outcome, ProposalFinished
+
+
+class InSyncSet:
+    """The leader's view of the ISR for the length of one epoch."""
+
+    def __init__(self, context: Context, state: ClusterState, version: int) -> None:
+        """`state` names this replica as leader; `version` is the state's."""
+        self._context = context
+        self.confirmed = state
+        self.version = version
+        self._in_doubt: list[ClusterState] = []
+        self._in_flight: str | None = None
+        self._joining: dict[Disk, float] = {}
+        self._retry_at = 0.0
+        self.effective: tuple[Disk, ...] = state.isr
+
+    @property
+    def may_propose(self) -> bool:
+        """One proposal at a time, with a pause after one that did not succeed."""
+        return self._in_flight is None and self._context.now >= self._retry_at
+
+    def propose_shrink(self, gone: tuple[Disk, ...]) -> None:
+        """Ask to remove members. They count until the transaction has succeeded."""
+        self._propose(self.confirmed.without(gone, self._nonce()))
+
+    def propose_admission(self, disk: Disk) -> None:
+        """Ask to admit a follower that is level with the commit index; it counts from now on."""
+        self._joining.pop(disk, None)
+        self._propose(self.confirmed.admitting(disk, self._nonce()))
+
+    def join(self, disk: Disk) -> None:
+        """Let commits wait for a follower, so that it can get level under load."""
+        self._joining[disk] = self._context.now + self._context.settings.join_max_s
+        self._recompute()
+
+    def drop_late_joiners(self) -> tuple[Disk, ...]:
+        """Give up on joiners that delayed commits for too long; nothing in ZooKeeper names them."""
+        late = tuple(d for d, until in self._joining.items() if self._context.now >= until)
+        for disk in late:
+            del self._joining[disk]
+        self._recompute()
+        return late
+
+    def is_joining(self, disk: Disk) -> bool:
+        """Whether commits wait for this follower although nothing was proposed yet."""
+        return disk in self._joining
+
+    def on_proposal(self, finished: ProposalFinished) -> None:
+        """Take the answer to a proposal of this epoch."""
+        proposal = next((p for p in self._in_doubt if p.nonce == finished.nonce), None)
+        if self._in_flight == finished.nonce:
+            self._in_flight = None
+        if proposal is None:
+            return  # A higher version has resolved it meanwhile.
+        if finished.outcome is Outcome.ACCEPTED:
+            self.adopt(proposal, finished.version)
+            return
+        if finished.outcome is Outcome.REFUSED:
+            self._in_doubt.remove(proposal)
+        self._retry_at = self._context.now + self._context.settings.proposal_retry_s
+        self._recompute()
+        self._context.report(
+            Level.WARNING, "isr proposal not confirmed", outcome=finished.outcome.value
+        )
+        self._context.emit(ReadState(token=0))
+
+    def adopt(self, state: ClusterState, version: int) -> None:
+        """A version above every one seen: it resolves all proposals that expected a lower one."""
+        if version <= self.version:
+            return
+        before, self.confirmed, self.version = self.confirmed, state, version
+        self._in_doubt.clear()
+        self._in_flight = None
+        self._recompute()
+        if before.isr != state.isr:
+            self._context.report(
+                Level.INFO,
+                "isr changed",
+                isr=[d.node for d in state.isr],
+                before=[d.node for d in before.isr],
+                commit=self._context.commit,
+                version=version,
+            )
+
+    def _propose(self, state: ClusterState) -> None:
+        self._in_flight = state.nonce
+        self._in_doubt.append(state)
+        self._recompute()
+        self._context.emit(Propose(state, self.version))
+
+    def _nonce(self) -> str:
+        return f"{self._context.rng.getrandbits(64):016x}"
+
+    def _recompute(self) -> None:
+        # A dict keeps the order of insertion; the iteration order of a set would vary.
+        members = dict.fromkeys(self.confirmed.isr)
+        for state in self._in_doubt:
+            members.update(dict.fromkeys(state.isr))
+        members.update(dict.fromkeys(self._joining))
+        self.effective = tuple(members)

@@ -1,0 +1,320 @@
+"""The leader of one epoch: orders writes, counts acks, commits, confirms reads.
+
+It is created once the coordinator has accepted this replica for the epoch. It appends the entry
+that opens the epoch and publishes nothing before that entry is synced (rule 4); it accepts
+writes and reads once the entry is committed (rule 6). Every earlier entry is committed and
+applied by then, so that only this epoch's own entries can be pending.
+"""
+
+from __future__ import annotations
+
+from replicad.core.cluster import ClusterState, Disk
+from replicad.core.context import Context
+from replicad.core.effects import (
+    AnswerRead,
+    AnswerWrites,
+    AppendLines,
+    Committed,
+    Level,
+    Refusal,
+    Rejected,
+    RoleChanged,
+    Send,
+    SendFromLog,
+    SyncLog,
+    Unresolved,
+    WriteResult,
+)
+from replicad.core.entry import encode_epoch, encode_insert
+from replicad.core.events import ReadArrived, ReadFinished, WritesArrived
+from replicad.core.followers import Followers
+from replicad.core.isr import InSyncSet
+from replicad.core.membership import Membership
+from replicad.core.messages import Ack, Append, Echo, Fetch, Point
+from replicad.core.pending import PendingWrites, Verdict
+from replicad.core.rounds import Rounds
+from replicad.core.waiting import Waiting, WaitingRoom
+from replicad.errors import require
+
+
+class Leader:
+    """Leads one epoch. Discarded when deposed."""
+
+    def __init__(self, context: Context, state: ClusterState, version: int) -> None:
+        """Open the epoch that `state` names; this replica has persisted it."""
+        self._context = context
+        self.isr = InSyncSet(context, state, version)
+        self.followers = Followers(context.settings, self._others(state.isr), context.now)
+        self._membership = Membership(context, self.isr, self.followers)
+        self._rounds = Rounds(context)
+        self.first = context.log.last + 1
+        self._pending = PendingWrites()
+        self._waiting = WaitingRoom()
+        self._published = 0
+        self._sent_at = context.now
+        self._echo_at = float("-inf")
+        context.emit(RoleChanged(leading=True))
+        self._opening = self._append_opening()
+
+    # -- status -------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the epoch's first entry has committed (rule 6)."""
+        return self._context.commit >= self.first
+
+    def refusal(self) -> Refusal | None:
+        """Why a write would not be accepted now, or None."""
+        context = self._context
+        if not self.ready:
+            return Refusal.NOT_LEADER
+        if not context.disk_writable:
+            return Refusal.DISK_FULL
+        if not context.broker_up:
+            return Refusal.BROKER_DOWN
+        absent = [d for d in self._others(self.isr.confirmed.isr) if self.followers.lags(d)]
+        if len(self.isr.confirmed.isr) - len(absent) < context.config.min_in_sync:
+            return Refusal.NOT_ENOUGH_REPLICAS
+        if (
+            context.log.end - context.log.end_of(context.commit)
+            > context.settings.pending_bytes_max
+        ):
+            return Refusal.OVERLOADED
+        return None
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def on_writes(self, arrived: WritesArrived) -> None:
+        """Validate against the applied state and what is pending, then append and publish."""
+        context = self._context
+        refusal = self.refusal() if arrived.epoch == context.epoch else Refusal.NOT_LEADER
+        if refusal is not None:
+            refused = (refusal,) * len(arrived.writes)
+            context.emit(AnswerWrites(arrived.token, refused, (), {}))
+            return
+        require(arrived.applied == context.applied, "writes are looked up in the latest state")
+        before = context.log.last_point
+        time = context.wall_time()
+        results: list[WriteResult] = []
+        lines: list[bytes] = []
+        index = 0
+        for write, found in zip(arrived.writes, arrived.found, strict=True):
+            verdict = self._pending.judge(write, found)
+            if verdict is None:
+                line, digest = encode_insert(
+                    write,
+                    index=context.log.last + 1,
+                    epoch=context.epoch,
+                    time=time,
+                    commit=context.commit,
+                    previous=context.log.last_point.digest,
+                )
+                context.log.append(context.epoch, len(line), digest)
+                self._pending.add(context.log.last, write)
+                lines.append(line)
+                verdict = Verdict(context.log.last, same=True, known_request=True)
+            results.append(self._result(verdict))
+            index = max(index, verdict.at)
+        rejects = any(isinstance(result, Rejected) for result in results)
+        round_ = self._rounds.current + 1 if rejects else 0
+        self._waiting.add(Waiting(arrived.token, tuple(results), index, round_, context.now))
+        if not lines:
+            self._settle()
+            return
+        # Nothing may follow these effects in the step: if there is no room, they are skipped.
+        blob = b"".join(lines)
+        context.emit(AppendLines(before.index + 1, blob))
+        self._publish(before, len(lines), blob)
+        context.emit(SyncLog())
+
+    def _result(self, verdict: Verdict) -> WriteResult:
+        log = self._context.log
+        if verdict.same:
+            at = verdict.at
+            return Committed(at, log.epoch_at(at), log.digest_at(at))
+        return Rejected.MISMATCH if verdict.known_request else Rejected.DUPLICATE
+
+    def on_read(self, arrived: ReadArrived) -> None:
+        """Serve a strong read after a round that begins now or later (rule 11)."""
+        context = self._context
+        if arrived.epoch != context.epoch or not self.ready:
+            context.emit(AnswerRead(arrived.token, confirmed=False))
+            return
+        round_ = self._rounds.current + 1
+        self._waiting.add(Waiting(arrived.token, None, context.commit, round_, context.now))
+        self._settle()
+
+    # -- followers ----------------------------------------------------------------------------
+
+    def on_ack(self, ack: Ack) -> None:
+        """Count an ack of this epoch, by disk, if its digest equals the leader's (rule 1)."""
+        if not self._context.log.holds(ack.matched):
+            self._report_mismatch(ack)
+            return
+        progress = self.followers.note_ack(ack, self._context.now)
+        self._waiting.note_time(f"ack_{ack.node}", progress.matched, self._context.now)
+        self._membership.report_match(ack, progress)
+        self._settle()
+
+    def _report_mismatch(self, ack: Ack) -> None:
+        log = self._context.log
+        at = ack.matched.index
+        self._context.report_sync(
+            Level.ERROR,
+            "follower's digest differs",
+            node=ack.node,
+            index=at,
+            digest=ack.matched.digest.hex(),
+            leader_digest=log.digest_at(at).hex() if at <= log.last else None,
+        )
+
+    def on_fetch(self, fetch: Fetch) -> None:
+        """Send what follows the last common point (rule 7)."""
+        context = self._context
+        self.followers.note_heard(Disk(fetch.node, fetch.disk_id), context.now)
+        common = next((p for p in fetch.points if context.log.holds(p)), None)
+        if common is None:
+            context.report(Level.ERROR, "follower of another cluster", node=fetch.node)
+            return
+        # Not published yet, or the follower holds all of it: the next heartbeat is its answer.
+        if common.index >= self._published:
+            return
+        chunk_bytes = context.settings.chunk_bytes_max
+        last = context.log.fit(common.index + 1, self._published, chunk_bytes)
+        context.emit(SendFromLog(fetch.node, self._message(common, last - common.index, b"")))
+
+    # -- time, disk, coordinator ----------------------------------------------------------------
+
+    def on_tick(self) -> None:
+        """Heartbeat, echo, membership, and reads that no round confirms."""
+        context = self._context
+        if self._published and context.now - self._sent_at >= context.settings.heartbeat_s:
+            self._send_all(context.log.point(self._published), 0, b"")
+        if context.now - self._echo_at >= context.settings.heartbeat_s:
+            self._echo_at = context.now
+            echo = Echo(context.epoch, context.me.incarnation, context.now)
+            context.emit(Send(context.me.node, echo))
+        self._membership.tend(self.first)
+        self._rounds.ask_coordinator(self._waiting)
+        self._settle()
+
+    def on_echo(self, echo: Echo) -> None:
+        """The broker carries messages: followers' lag may be judged up to when this was sent."""
+        if (echo.epoch, echo.incarnation) == (self._context.epoch, self._context.me.incarnation):
+            self.followers.note_echo(echo.sent_at, self._context.now)
+
+    def on_synced(self) -> None:
+        """The leader's own sync is its ack; the first one of the epoch lets it publish."""
+        context = self._context
+        if self._published == 0 and context.synced >= self.first:
+            self._publish(context.log.point(self.first - 1), 1, self._opening)
+        self._waiting.note_time("fsync", context.synced, context.now)
+        self._settle()
+
+    def on_append_failed(self, first: int) -> None:
+        """Take back entries that found no room; they were not published."""
+        self._pending.forget_from(first)
+        self._published = min(self._published, first - 1)
+        for waiting in self._waiting.take_from(first):
+            refused = (Refusal.DISK_FULL,) * len(waiting.results or ())
+            self._context.emit(AnswerWrites(waiting.token, refused, (), {}))
+
+    def on_read_finished(self, finished: ReadFinished) -> None:
+        """A read of ZooKeeper that was to stand for a round has ended."""
+        state = finished.view.state if finished.view else None
+        self._rounds.on_coordinator_read(
+            finished.token, named=state is not None and self.is_named_by(state)
+        )
+        self._settle()
+
+    def is_named_by(self, state: ClusterState) -> bool:
+        """Whether the state names this leader in this epoch."""
+        me = self._context.me
+        return (state.epoch, state.leader, state.incarnation) == (
+            self._context.epoch,
+            me.node,
+            me.incarnation,
+        )
+
+    def resign(self) -> None:
+        """Deposed: say what is known to everyone who waits, which for pending writes is nothing."""
+        context = self._context
+        for waiting in self._waiting.take_all():
+            if waiting.results is None:
+                context.emit(AnswerRead(waiting.token, confirmed=False))
+                continue
+            results = tuple(self._after_resigning(r) for r in waiting.results)
+            context.emit(AnswerWrites(waiting.token, results, (), {}))
+        context.emit(RoleChanged(leading=False))
+
+    def _after_resigning(self, result: WriteResult) -> WriteResult:
+        if isinstance(result, Committed) and result.index > self._context.commit:
+            return Unresolved.UNKNOWN
+        if isinstance(result, Rejected):
+            return Refusal.NOT_LEADER  # Not confirmed by a round: the next leader judges anew.
+        return result
+
+    # -- inner workings -----------------------------------------------------------------------
+
+    def _append_opening(self) -> bytes:
+        context = self._context
+        line, digest = encode_epoch(
+            context.me.node,
+            context.me.incarnation,
+            index=self.first,
+            epoch=context.epoch,
+            time=context.wall_time(),
+            commit=context.commit,
+            previous=context.log.last_point.digest,
+        )
+        context.log.append(context.epoch, len(line), digest)
+        context.emit(AppendLines(self.first, line))
+        context.emit(SyncLog())
+        return line
+
+    def _publish(self, previous: Point, count: int, lines: bytes) -> None:
+        self._published = previous.index + count
+        self._send_all(previous, count, lines)
+
+    def _send_all(self, previous: Point, count: int, lines: bytes) -> None:
+        self._rounds.begin()
+        self._sent_at = self._context.now
+        self.followers.note_sent(self._rounds.current, self._published, self._context.now)
+        self._context.emit(Send(None, self._message(previous, count, lines)))
+
+    def _message(self, previous: Point, count: int, lines: bytes) -> Append:
+        context = self._context
+        return Append(
+            epoch=context.epoch,
+            leader=context.me.node,
+            incarnation=context.me.incarnation,
+            previous=previous,
+            count=count,
+            lines=lines,
+            commit=context.log.point(min(context.commit, previous.index + count)),
+            last=self._published,
+            round=self._rounds.current,
+        )
+
+    def _settle(self) -> None:
+        """Commit what every member of the effective ISR holds, and answer who waited for it."""
+        context = self._context
+        others = self._others(self.isr.effective)
+        level = min([context.synced, *(self.followers.matched(disk) for disk in others)])
+        if level >= self.first and level > context.commit:
+            context.advance_commit(level)
+            self._pending.forget_applied(context.applied)
+        confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
+        if self._waiting.highest_round > self._rounds.current <= confirmed and self._published:
+            self._send_all(context.log.point(self._published), 0, b"")
+            confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
+        for waiting in self._waiting.release(context.commit, confirmed):
+            if waiting.results is None:
+                context.emit(AnswerRead(waiting.token, confirmed=True))
+            else:
+                holders = self.followers.holders(waiting.index)
+                acks = tuple(sorted({context.me.node, *holders}))
+                context.emit(AnswerWrites(waiting.token, waiting.results, acks, waiting.timing))
+
+    def _others(self, isr: tuple[Disk, ...]) -> tuple[Disk, ...]:
+        return tuple(disk for disk in isr if disk != self._context.me.disk)

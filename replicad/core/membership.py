@@ -1,0 +1,89 @@
+"""Who should leave and who should join the ISR (rules 2 and 3). Decides; `isr.py` keeps account."""
+
+from __future__ import annotations
+
+from replicad.core.cluster import Disk
+from replicad.core.context import Context
+from replicad.core.effects import Level
+from replicad.core.followers import Followers, Progress
+from replicad.core.isr import InSyncSet
+from replicad.core.messages import Ack
+
+
+class Membership:
+    """The leader's care for its followers."""
+
+    def __init__(self, context: Context, isr: InSyncSet, followers: Followers) -> None:
+        """Watches `followers` and proposes changes to `isr`."""
+        self._context = context
+        self._isr = isr
+        self._followers = followers
+
+    def tend(self, first: int) -> None:
+        """Propose one change if one is due. `first` is the epoch's first index."""
+        self._isr.drop_late_joiners()
+        lagging = self._lagging()
+        for disk in lagging:
+            self._report_missing(disk)
+        if not self._isr.may_propose:
+            return
+        remaining = len(self._isr.confirmed.isr) - len(lagging)
+        # A shrink that leaves too few, or that leaves out only some of the dead, helps nobody.
+        if lagging and remaining >= self._context.config.min_in_sync:
+            self._isr.propose_shrink(lagging)
+            return
+        for disk in self._outsiders():
+            if self._followers.matched(disk) >= max(self._context.commit, first):
+                self._isr.propose_admission(disk)
+                return
+            if not self._followers.lags(disk) and not self._isr.is_joining(disk):
+                self._isr.join(disk)
+
+    def report_match(self, ack: Ack, progress: Progress) -> None:
+        """Tell sync.log that a follower matched: when it is back, and else now and then."""
+        now = self._context.now
+        due = now - progress.reported_at >= self._context.settings.report_interval_s
+        back = progress.missing and not self._followers.lags(Disk(ack.node, ack.disk_id))
+        if not back and not (due and progress.matched > progress.reported):
+            return
+        progress.missing = progress.missing and not back
+        progress.reported_at = now
+        progress.reported = progress.matched
+        self._context.report_sync(
+            Level.INFO,
+            "follower's digest matched",
+            node=ack.node,
+            index=ack.matched.index,
+            digest=ack.matched.digest.hex(),
+            leader_digest=self._context.log.digest_at(ack.matched.index).hex(),
+        )
+
+    def _lagging(self) -> tuple[Disk, ...]:
+        me = self._context.me.disk
+        return tuple(d for d in self._isr.confirmed.isr if d != me and self._followers.lags(d))
+
+    def _outsiders(self) -> tuple[Disk, ...]:
+        """Followers outside the ISR that have lately been heard of."""
+        horizon = self._context.now - self._context.settings.lag_max_s
+        return tuple(
+            disk
+            for disk, progress in self._followers.progress.items()
+            if disk not in self._isr.confirmed.isr
+            and disk.node in self._context.config.replicas
+            and progress.heard_at >= horizon
+        )
+
+    def _report_missing(self, disk: Disk) -> None:
+        progress = self._followers.progress[disk]
+        if progress.missing:
+            return
+        progress.missing = True
+        self._context.report_sync(
+            Level.ERROR,
+            "follower missing",
+            node=disk.node,
+            index=progress.matched,
+            digest=self._context.log.digest_at(progress.matched).hex(),
+            leader_index=self._context.log.last,
+            leader_digest=self._context.log.last_point.digest.hex(),
+        )

@@ -1,0 +1,69 @@
+"""What this epoch's entries hold while the record store does not know them yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from replicad.core.entry import WriteRequest
+from replicad.core.events import Found
+
+
+class _Entry(NamedTuple):
+    at: int
+    write: WriteRequest
+
+
+class Verdict(NamedTuple):
+    """How a write stands to what was written before.
+
+    Attributes:
+        at: Index of the entry that decides; 0 if it is applied and its index does not matter.
+        same: Whether that entry is this very write, sent before.
+        known_request: Whether the request id was used before.
+    """
+
+    at: int
+    same: bool
+    known_request: bool
+
+
+class PendingWrites:
+    """Keys and request ids of entries above the applied index, laid over the record store."""
+
+    def __init__(self) -> None:
+        """Nothing is pending."""
+        self._entries: deque[_Entry] = deque()
+        self._keys: dict[tuple[str, str], int] = {}
+        self._requests: dict[str, tuple[int, str]] = {}
+
+    def judge(self, write: WriteRequest, found: Found) -> Verdict | None:
+        """None if the write is new. A request id that was seen before decides first (rule 10)."""
+        request = self._requests.get(write.request) or found.request
+        if request is not None:
+            index, fingerprint = request
+            return Verdict(index, fingerprint == write.fingerprint, known_request=True)
+        index = self._keys.get((write.collection, write.key), 0)
+        if index or found.exists:
+            return Verdict(index, same=False, known_request=False)
+        return None
+
+    def add(self, index: int, write: WriteRequest) -> None:
+        """The entry at `index` holds this write."""
+        self._entries.append(_Entry(index, write))
+        self._keys[write.collection, write.key] = index
+        self._requests[write.request] = (index, write.fingerprint)
+
+    def forget_applied(self, applied: int) -> None:
+        """The record store knows these now."""
+        while self._entries and self._entries[0].at <= applied:
+            self._forget(self._entries.popleft())
+
+    def forget_from(self, first: int) -> None:
+        """These were not appended after all."""
+        while self._entries and self._entries[-1].at >= first:
+            self._forget(self._entries.pop())
+
+    def _forget(self, entry: _Entry) -> None:
+        del self._keys[entry.write.collection, entry.write.key]
+        del self._requests[entry.write.request]

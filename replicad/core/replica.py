@@ -1,0 +1,274 @@
+"""One replica: takes events, decides, and says what is to be done.
+
+state in ZooKeeper names us ----> Leader   (leader.py)
+anything else ------------------> Follower (follower.py), which may stand (election.py)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from replicad.core.cluster import ClusterState, View
+from replicad.core.context import Context
+from replicad.core.effects import AnswerRead, AnswerWrites, Effect, Level, Refusal, Send
+from replicad.core.election import Election
+from replicad.core.events import (
+    AppendFailed,
+    BrokerChanged,
+    DiskChanged,
+    Event,
+    LogSynced,
+    MessageReceived,
+    ProposalFinished,
+    ReadArrived,
+    ReadFinished,
+    Tick,
+    ViewSeen,
+    WritesArrived,
+)
+from replicad.core.follower import Follower
+from replicad.core.leader import Leader
+from replicad.core.messages import Ack, Append, Echo, Fetch, Message, Reject
+
+_NO_VIEW = View(config=None, state=None, version=-1, members=())
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerStatus:
+    """What a leader knows of one follower: see `Progress`."""
+
+    matched: int
+    last_contact_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A snapshot for people and for the gateway.
+
+    Attributes:
+        role: "leader", "follower" or "halted".
+        refusal: Why a write would be refused now; None if it would be accepted.
+        followers: By node; empty unless this replica leads.
+    """
+
+    role: str
+    epoch: int
+    leader: str | None
+    last_index: int
+    synced_index: int
+    commit_index: int
+    applied_index: int
+    digest: bytes
+    isr: tuple[str, ...]
+    refusal: Refusal | None
+    followers: dict[str, FollowerStatus]
+
+
+class Replica:
+    """The protocol's state machine. Not thread-safe; step it from one place."""
+
+    def __init__(self, context: Context) -> None:
+        """Start as a follower of nobody, whatever this replica was before (rule 4)."""
+        self._context = context
+        self._election = Election(context)
+        self._view = _NO_VIEW
+        self._role: Leader | Follower = Follower(context)
+
+    def step(self, event: Event, *, now: float, unix_ms: int) -> list[Effect]:
+        """Apply one event.
+
+        Args:
+            event: What happened.
+            now: When, in monotonic seconds.
+            unix_ms: The wall clock in milliseconds; written into entries, decides nothing.
+
+        Returns:
+            Effects, to be run in list order before the next step.
+        """
+        self._context.begin(now, unix_ms)
+        if not self._context.halted:
+            self._dispatch(event)
+        return self._context.finish()
+
+    def status(self, now: float) -> Status:
+        """What there is to tell about this replica."""
+        context = self._context
+        followers = {}
+        refusal: Refusal | None = Refusal.NOT_LEADER
+        isr = self._view.state.isr if self._view.state else ()
+        if isinstance(self._role, Leader):
+            isr = self._role.isr.confirmed.isr
+            refusal = self._role.refusal()
+            for disk, progress in self._role.followers.progress.items():
+                followers[disk.node] = FollowerStatus(progress.matched, now - progress.heard_at)
+        return Status(
+            role="halted" if context.halted else self._role_name(),
+            epoch=context.epoch,
+            leader=context.me.node if isinstance(self._role, Leader) else self._role.leader,
+            last_index=context.log.last,
+            synced_index=context.synced,
+            commit_index=context.commit,
+            applied_index=context.applied,
+            digest=context.log.last_point.digest,
+            isr=tuple(disk.node for disk in isr),
+            refusal=refusal,
+            followers=followers,
+        )
+
+    def _role_name(self) -> str:
+        return "leader" if isinstance(self._role, Leader) else "follower"
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case MessageReceived():
+                self._on_message(event.message)
+            case LogSynced():
+                self._context.note_synced(event.index)
+                self._role.on_synced()
+            case WritesArrived() | ReadArrived():
+                self._on_request(event)
+            case Tick():
+                self._on_tick()
+            case ViewSeen():
+                self._on_view(event.view)
+            case ReadFinished():
+                self._on_read_finished(event)
+            case ProposalFinished():
+                self._on_proposal(event)
+            case BrokerChanged():
+                self._on_broker(up=event.up)
+            case AppendFailed():
+                self._on_append_failed(event.first)
+            case DiskChanged():
+                self._context.disk_writable = event.writable
+            case _:
+                assert_never(event)
+
+    def _on_message(self, message: Message) -> None:
+        match message:
+            case Append():
+                self._on_append(message)
+            case Reject():
+                self._on_reject(message)
+            case Ack() | Fetch() | Echo():
+                if isinstance(self._role, Leader) and message.epoch == self._context.epoch:
+                    _to_leader(self._role, message)
+                # Else an answer to a deposed leader: normal, messages may be late.
+            case _:
+                assert_never(message)
+
+    def _on_append(self, append: Append) -> None:
+        context = self._context
+        if append.epoch < context.epoch:
+            context.emit(Send(append.leader, Reject(context.epoch, context.me.node)))
+            return
+        if append.epoch > context.epoch:
+            self._follow(append.epoch, f"{append.leader} leads epoch {append.epoch}")
+        if isinstance(self._role, Follower):  # Else it is this leader's own stream.
+            self._role.on_append(append)
+
+    def _on_reject(self, reject: Reject) -> None:
+        if reject.epoch <= self._context.epoch:
+            return
+        self._election.note_higher_epoch(reject.epoch)
+        self._depose(f"{reject.node} has persisted epoch {reject.epoch}")
+
+    def _on_request(self, request: WritesArrived | ReadArrived) -> None:
+        if isinstance(self._role, Leader):
+            if isinstance(request, WritesArrived):
+                self._role.on_writes(request)
+            else:
+                self._role.on_read(request)
+        elif isinstance(request, WritesArrived):
+            refused = (Refusal.NOT_LEADER,) * len(request.writes)
+            self._context.emit(AnswerWrites(request.token, refused, (), {}))
+        else:
+            self._context.emit(AnswerRead(request.token, confirmed=False))
+
+    def _on_tick(self) -> None:
+        if isinstance(self._role, Leader):
+            self._role.on_tick()
+        else:
+            self._election.on_tick(self._view)
+
+    def _on_view(self, view: View) -> None:
+        """Take what the coordinator holds; never go back to a lower version (a lagging server)."""
+        if view.version < self._view.version or view.state is None:
+            return
+        self._view = view
+        state = view.state
+        if isinstance(self._role, Leader) and self._role.is_named_by(state):
+            self._role.isr.adopt(state, view.version)
+        elif state.epoch > self._context.epoch and self._election.is_own(state):
+            self._lead(state, view.version)
+        elif state.epoch > self._context.epoch:
+            self._follow(state.epoch, f"state names {state.leader} in epoch {state.epoch}")
+
+    def _on_read_finished(self, finished: ReadFinished) -> None:
+        if finished.view is not None:
+            self._on_view(finished.view)
+        if isinstance(self._role, Leader):
+            self._role.on_read_finished(finished)
+
+    def _on_proposal(self, finished: ProposalFinished) -> None:
+        if isinstance(self._role, Leader):
+            self._role.isr.on_proposal(finished)
+            return
+        state = self._election.on_proposal(finished)
+        if state is None:
+            return
+        if state.epoch <= self._context.epoch:
+            return  # A late success below the persisted epoch: somebody else leads (rule 4).
+        self._view = View(self._view.config, state, finished.version, self._view.members)
+        self._lead(state, finished.version)
+
+    def _on_broker(self, *, up: bool) -> None:
+        self._context.broker_up = up
+        if up and isinstance(self._role, Leader):
+            self._role.followers.grant_grace(self._context.now)
+
+    def _on_append_failed(self, first: int) -> None:
+        context = self._context
+        context.disk_writable = False
+        context.report(Level.ERROR, "disk full", index=first)
+        context.cut(first)
+        if isinstance(self._role, Follower):
+            self._role.on_append_failed()
+            return
+        self._role.on_append_failed(first)
+        if first == self._role.first:
+            self._depose("no room for the epoch's first entry")
+
+    def _lead(self, state: ClusterState, version: int) -> None:
+        context = self._context
+        self._election.forget()
+        context.persist_epoch(state.epoch)
+        isr = [disk.node for disk in state.isr]
+        context.report(Level.INFO, "leading", isr=isr, version=version, last=context.log.last)
+        self._role = Leader(context, state, version)
+
+    def _follow(self, epoch: int, reason: str) -> None:
+        """A higher epoch than ours has begun."""
+        self._context.persist_epoch(epoch)
+        self._election.forget()
+        self._depose(reason)
+        self._role = Follower(self._context)
+
+    def _depose(self, reason: str) -> None:
+        if isinstance(self._role, Leader):
+            self._context.report(Level.WARNING, "deposed", reason=reason)
+            self._role.resign()
+            self._role = Follower(self._context)
+
+
+def _to_leader(leader: Leader, message: Ack | Fetch | Echo) -> None:
+    match message:
+        case Ack():
+            leader.on_ack(message)
+        case Fetch():
+            leader.on_fetch(message)
+        case Echo():
+            leader.on_echo(message)
+        case _:
+            assert_never(message)

@@ -1,0 +1,78 @@
+"""Requests that wait at the leader: for a commit, for a round, or for both (rules 1 and 11)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from replicad.core.effects import WriteResult
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One forwarded request.
+
+    Attributes:
+        token: Names it in its answer.
+        results: What its writes will be told; None for a strong read.
+        index: It may be answered once this index is committed ...
+        round: ... and every member of the effective ISR has confirmed the epoch in this round;
+            0 if no round is needed.
+        began_at: When it arrived.
+        timing: Milliseconds since then, by what was awaited.
+    """
+
+    token: int
+    results: tuple[WriteResult, ...] | None
+    index: int
+    round: int
+    began_at: float
+    timing: dict[str, float] = field(default_factory=dict)
+
+
+class WaitingRoom:
+    """All requests of this epoch that are not answered yet, in order of arrival."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._queue: deque[Waiting] = deque()
+
+    def add(self, waiting: Waiting) -> None:
+        """Let a request wait."""
+        self._queue.append(waiting)
+
+    def note_time(self, name: str, index: int, now: float) -> None:
+        """Something that concerns entries up to `index` is done: time it for those it covers."""
+        for waiting in self._queue:
+            if waiting.results is not None and waiting.index <= index:
+                waiting.timing.setdefault(name, (now - waiting.began_at) * 1000)
+
+    def release(self, commit: int, confirmed_round: int) -> list[Waiting]:
+        """Take out everyone whose conditions are met."""
+        if not self._queue:
+            return []
+        done = [w for w in self._queue if w.index <= commit and w.round <= confirmed_round]
+        if done:
+            gone = {w.token for w in done}
+            self._queue = deque(w for w in self._queue if w.token not in gone)
+        return done
+
+    def take_all(self) -> list[Waiting]:
+        """Empty the room: leadership is lost."""
+        everyone, self._queue = list(self._queue), deque()
+        return everyone
+
+    def take_from(self, index: int) -> list[Waiting]:
+        """Take out the requests that wait for entries from `index` on: they were not appended."""
+        gone = [w for w in self._queue if w.index >= index]
+        self._queue = deque(w for w in self._queue if w.index < index)
+        return gone
+
+    def oldest_unread(self, confirmed_round: int) -> Waiting | None:
+        """The first request that still needs a round."""
+        return next((w for w in self._queue if w.round > confirmed_round), None)
+
+    @property
+    def highest_round(self) -> int:
+        """The newest round anyone waits for."""
+        return max((w.round for w in self._queue), default=0)
