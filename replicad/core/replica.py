@@ -91,6 +91,21 @@ class Replica:
             self._dispatch(event)
         return self._context.finish()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this replica leads, as far as it knows."""
+        return isinstance(self._role, Leader)
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch persisted."""
+        return self._context.epoch
+
+    @property
+    def min_in_sync(self) -> int:
+        """The cluster's setting."""
+        return self._context.config.min_in_sync
+
     def status(self, now: float) -> Status:
         """What there is to tell about this replica."""
         context = self._context
@@ -103,7 +118,7 @@ class Replica:
             for disk, progress in self._role.followers.progress.items():
                 followers[disk.node] = FollowerStatus(progress.matched, now - progress.heard_at)
         return Status(
-            role="halted" if context.halted else self._role_name(),
+            role="halted" if context.halted else "leader" if self.leads else "follower",
             epoch=context.epoch,
             leader=context.me.node if isinstance(self._role, Leader) else self._role.leader,
             last_index=context.log.last,
@@ -115,9 +130,6 @@ class Replica:
             refusal=refusal,
             followers=followers,
         )
-
-    def _role_name(self) -> str:
-        return "leader" if isinstance(self._role, Leader) else "follower"
 
     def _dispatch(self, event: Event) -> None:
         match event:

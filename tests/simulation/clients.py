@@ -78,9 +78,7 @@ class Clients:
         if answer.confirmed:
             self.reads_served += 1
             found = ("c", read.key) in node.disk.records
-            self._simulation.judge.check_read(
-                read.key, found=found, known_before=read.known_before
-            )
+            self._simulation.judge.check_read(read.key, found=found, known_before=read.known_before)
 
     def _send(self, writes: tuple[WriteRequest, ...]) -> None:
         """Send, and send again what is not settled after a while, with the same request ids."""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from random import Random
 
-from replicad.core.entry import Entry, decode_entry, decode_head, genesis_digest, split_lines
+from replicad.core.entry import (
+    Entry,
+    decode_entry,
+    decode_head,
+    genesis_digest,
+    split_lines,
+    verify_line,
+)
 from replicad.core.log import LogIndex
-from replicad.core.entry import verify_line
 
 CLUSTER_ID = "simulated"
 
@@ -55,7 +61,7 @@ class Disk:
         self.applied = index
 
     def lose_power(self, rng: Random) -> None:
-        """Any number of unsynced lines is gone; the record store falls back to any earlier state."""
+        """Some unsynced lines are gone; the record store falls back to any earlier state."""
         keep = rng.randint(self.synced, len(self.lines))
         del self.lines[keep:]
         target = rng.randint(0, self.applied)

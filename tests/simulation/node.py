@@ -152,7 +152,7 @@ class Node:
                 return
             self._run_one(effect)
 
-    def _run_one(self, effect: Effect) -> None:  # noqa: PLR0912 - one line an effect
+    def _run_one(self, effect: Effect) -> None:
         match effect:
             case PersistEpoch():
                 self.disk.epoch = effect.epoch

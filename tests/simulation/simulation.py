@@ -169,7 +169,9 @@ class Simulation:
         pairs = {(name, o) for o in others if direction != "to"}
         pairs |= {(o, name) for o in others if direction != "from"}
         self.network.cut |= pairs
-        self.world.after(self.world.rng.uniform(0.2, 4.0), lambda: self.network.cut.difference_update(pairs))
+        self.world.after(
+            self.world.rng.uniform(0.2, 4.0), lambda: self.network.cut.difference_update(pairs)
+        )
 
     def _until(self, time: float) -> None:
         while self.world.now < time:

@@ -1,0 +1,1 @@
+"""The daemon: runs the core's effects through the adapters, in order."""

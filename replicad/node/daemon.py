@@ -1,0 +1,332 @@
+"""One replica's process: opens the disk, joins the cluster, serves, and ends.
+
+open and lock the data directory -> serve HTTP -> register -> wait for config and state
+    -> bind the directory to the cluster, recover the log -> run the core
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+from typing import Final
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from replicad.broker.port import Broker
+from replicad.broker.rabbitmq import RabbitBroker
+from replicad.coordination.port import Coordinator, View
+from replicad.coordination.zookeeper import ZooKeeperCoordinator
+from replicad.core.cluster import ClusterConfig, Disk, Member
+from replicad.core.context import Context, Identity, Settings
+from replicad.core.events import BrokerChanged, MessageReceived, ViewSeen
+from replicad.core.messages import Message
+from replicad.core.replica import Replica
+from replicad.errors import ConfigurationError, NotInitialisedError, ReplicadError
+from replicad.node.driver import Driver
+from replicad.node.http import Json, NodeHttp, refusal_text
+from replicad.node.metrics import StatusCollector
+from replicad.node.store import Store
+from replicad.node.synclog import SyncLog
+from replicad.storage.datadir import DataDirectory
+
+_SHUTDOWN_S: Final = 1.0
+
+_log = structlog.get_logger("replicad.node")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What one replica's process is told.
+
+    Attributes:
+        name: The replica's name, one of the cluster's configured replicas.
+        cluster: The cluster's name in ZooKeeper and RabbitMQ.
+        data_dir: Its own directory.
+        zookeeper: host:port of the servers, separated by commas.
+        amqp: URL of RabbitMQ, with its password.
+        host, port: Where to listen.
+        url: Where gateways reach it.
+    """
+
+    name: str
+    cluster: str
+    data_dir: Path
+    zookeeper: str
+    amqp: str
+    host: str
+    port: int
+    url: str
+
+
+class Node:
+    """One run of one replica, on given adapters.
+
+    Attributes:
+        driver: Runs the core; None until the cluster is known.
+        failed: What made it impossible to go on, or None.
+        ended: Set when it has failed.
+    """
+
+    def __init__(
+        self, settings: NodeSettings, broker: Broker, coordinator: Coordinator, *, incarnation: str
+    ) -> None:
+        """Take the adapters, not yet started; `incarnation` is random for each run."""
+        self._settings = settings
+        self._broker = broker
+        self._coordinator = coordinator
+        self._incarnation = incarnation
+        self._runner: web.AppRunner | None = None
+        self._directory: DataDirectory | None = None
+        self._store: Store | None = None
+        self._sync_log: SyncLog | None = None
+        self._broker_up = False
+        self._view: View | None = None
+        self._registered = False
+        self._warned = False
+        self.driver: Driver | None = None
+        self.failed: BaseException | None = None
+        self.ended = asyncio.Event()
+
+    async def start(self) -> None:
+        """Lock the directory, recover the log, serve HTTP and register.
+
+        Raises:
+            ReplicadError: It cannot run like this; everything is released again.
+            OSError: It cannot listen.
+        """
+        try:
+            self._directory = DataDirectory.open(self._settings.data_dir, self._settings.name)
+            sync_log = self._settings.data_dir / "sync.log"
+            self._sync_log = SyncLog(sync_log, self._settings.name)
+            if self._directory.cluster_id:
+                self._store = self._open_store(self._directory)
+            await self._serve()
+            await self._broker.start(self._on_message, self._on_broker_status)
+            await self._coordinator.start(self._on_view)
+            await self._coordinator.register(self._member(self._directory))
+            self._registered = True
+            if self._view is not None:
+                self._on_view(self._view)
+        except (ReplicadError, OSError):
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Leave the cluster first, so that a successor can be elected, then close everything."""
+        await self._coordinator.stop()
+        if self.driver is not None:
+            await self.driver.stop()
+        await self._broker.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._store is not None and self.failed is None:
+            self._store.close()
+        elif self._store is not None:
+            self._store.abandon()
+        self._release()
+
+    async def crash(self) -> None:
+        """Be gone as after SIGKILL: nothing is flushed, synced or said good-bye to."""
+        if self.driver is not None:
+            self.driver.abandon()
+        await self._coordinator.stop()
+        await self._broker.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._store is not None:
+            self._store.abandon()
+        self._release()
+
+    def end_with(self, part: asyncio.Future[None]) -> None:
+        """Fail when `part`, something that this node depends on, completes with an error."""
+
+        def on_done(done: asyncio.Future[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                self._fail(error)
+
+        part.add_done_callback(on_done)
+
+    def describe(self) -> Json:
+        """What /internal/status says: see docs/protocol.md."""
+        identity: Json = {"name": self._settings.name, "url": self._settings.url}
+        if self.driver is None:
+            return {**identity, "role": "waiting", "writable": False, "reason": "no cluster yet"}
+        status = self.driver.status()
+        return {
+            **identity,
+            "role": status.role,
+            "epoch": status.epoch,
+            "leader": status.leader,
+            "last_index": status.last_index,
+            "commit_index": status.commit_index,
+            "applied_index": status.applied_index,
+            "digest": status.digest.hex(),
+            "isr": status.isr,
+            "min_in_sync": self.driver.min_in_sync,
+            "writable": status.refusal is None,
+            "reason": refusal_text(status.refusal) if status.refusal else "",
+            "followers": {
+                node: {
+                    "matched": follower.matched,
+                    "last_contact_ms": round(follower.last_contact_s * 1000),
+                }
+                for node, follower in status.followers.items()
+            },
+        }
+
+    # -- starting -----------------------------------------------------------------------------
+
+    def _open_store(self, directory: DataDirectory) -> Store:
+        store = Store(directory)
+        _log.info(
+            "log recovered",
+            last=store.log.last,
+            commit=store.commit,
+            epoch=directory.epoch,
+            cut_bytes=store.cut_bytes,
+        )
+        return store
+
+    async def _serve(self) -> None:
+        self._runner = web.AppRunner(
+            NodeHttp(self).application(), access_log=None, shutdown_timeout=_SHUTDOWN_S
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
+
+    def _member(self, directory: DataDirectory) -> Member:
+        log = self._store.log if self._store else None
+        return Member(
+            node=self._settings.name,
+            incarnation=self._incarnation,
+            url=self._settings.url,
+            disk_id=directory.disk_id,
+            last_index=log.last if log else 0,
+            last_epoch=log.last_epoch if log else 0,
+            last_digest=log.last_point.digest.hex() if log and log.last else "",
+            epoch=directory.epoch,
+            cluster_id=directory.cluster_id,
+        )
+
+    def _on_view(self, view: View) -> None:
+        self._view = view
+        # Not before it is registered: who is elected unregistered counts as dead.
+        if self.failed is not None or not self._registered:
+            return
+        try:
+            if self.driver is None:
+                self._join(view)
+        except (ReplicadError, OSError) as error:
+            self._fail(error)
+            return
+        if self.driver is not None:
+            self.driver.feed(ViewSeen(view))
+
+    def _join(self, view: View) -> None:
+        """Begin to run the core, as soon as the coordinator knows the cluster."""
+        directory = self._directory
+        if directory is None:
+            return
+        if view.config is None or view.state is None:
+            self._refuse_without_state(directory)
+            return
+        if self._settings.name not in view.config.replicas:
+            raise ConfigurationError(
+                f"{self._settings.name!r} is none of the cluster's replicas {view.config.replicas}"
+            )
+        directory.adopt_cluster(view.config.cluster_id)
+        if self._store is None:
+            self._store = self._open_store(directory)
+        self.driver = self._make_driver(directory, view.config, self._store)
+        self.driver.feed(BrokerChanged(self._broker_up))
+
+    def _refuse_without_state(self, directory: DataDirectory) -> None:
+        if directory.cluster_id and not self._warned:
+            self._warned = True
+            error = NotInitialisedError(
+                f"{directory.path} holds data of cluster {directory.cluster_id}, but ZooKeeper "
+                f"knows no cluster {self._settings.cluster!r}. If its state is lost for good, "
+                "start all replicas and run: replicad cluster adopt"
+            )
+            _log.error("waiting", reason=str(error))
+
+    def _make_driver(self, directory: DataDirectory, config: ClusterConfig, store: Store) -> Driver:
+        disk = Disk(self._settings.name, directory.disk_id)
+        context = Context(
+            Identity(disk, self._incarnation, self._settings.url),
+            config,
+            store.log,
+            epoch=directory.epoch,
+            commit=store.commit,
+            applied=store.commit,
+            last_time=store.last_time,
+            settings=Settings(),
+            rng=SystemRandom(),
+        )
+        if self._sync_log is None:
+            raise ConfigurationError("the node is not started")
+        driver = Driver(
+            Replica(context), store, self._broker, self._coordinator, self._sync_log, self._fail
+        )
+        driver.metrics.registry.register(StatusCollector(driver.status))
+        return driver
+
+    # -- running ------------------------------------------------------------------------------
+
+    def _on_message(self, message: Message) -> None:
+        if self.driver is not None:
+            self.driver.feed(MessageReceived(message))
+
+    def _on_broker_status(self, up: bool) -> None:
+        self._broker_up = up
+        if self.driver is not None:
+            self.driver.feed(BrokerChanged(up))
+
+    def _fail(self, error: BaseException) -> None:
+        if self.driver is not None:
+            self.driver.abandon()
+        _log.error("replica ends", error=str(error), kind=type(error).__name__)
+        self.failed = error
+        self.ended.set()
+
+    def _release(self) -> None:
+        if self._sync_log is not None:
+            self._sync_log.close()
+        if self._directory is not None:
+            self._directory.close()
+        self._store, self._sync_log, self._directory = None, None, None
+
+
+def run_node(settings: NodeSettings) -> None:
+    """Run one replica until SIGTERM or SIGINT.
+
+    Raises:
+        ReplicadError: It cannot start, or cannot go on.
+    """
+    uvloop.run(_run(settings))
+
+
+async def _run(settings: NodeSettings) -> None:
+    incarnation = secrets.token_hex(8)
+    broker = RabbitBroker(settings.amqp, settings.cluster, settings.name, incarnation)
+    coordinator = ZooKeeperCoordinator(settings.zookeeper, settings.cluster)
+    node = Node(settings, broker, coordinator, incarnation=incarnation)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.ended.set)
+    await node.start()
+    node.end_with(broker.failed)
+    node.end_with(coordinator.failed)
+    await node.ended.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(2 * _SHUTDOWN_S):
+            await node.stop()
+    if node.failed is not None:
+        raise node.failed

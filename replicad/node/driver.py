@@ -1,0 +1,358 @@
+"""Steps the core and runs its effects. Decides nothing.
+
+Everything happens on the event loop's thread: an event is stepped, its effects are run in order to
+the end, then the next event is taken. What takes time (the coordinator) runs as a task and comes
+back as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Final, assert_never
+
+import structlog
+
+from replicad.broker.port import Broker
+from replicad.coordination.port import Coordinator
+from replicad.core.effects import (
+    AnswerRead,
+    AnswerWrites,
+    AppendLines,
+    Apply,
+    Channel,
+    Effect,
+    Halt,
+    PersistEpoch,
+    Propose,
+    ReadState,
+    Report,
+    RoleChanged,
+    Send,
+    SendFromLog,
+    SyncLog,
+    TruncateLog,
+)
+from replicad.core.entry import WriteRequest
+from replicad.core.events import (
+    AppendFailed,
+    DiskChanged,
+    Event,
+    LogSynced,
+    Outcome,
+    ProposalFinished,
+    ReadArrived,
+    ReadFinished,
+    Tick,
+    WritesArrived,
+)
+from replicad.core.replica import Replica, Status
+from replicad.errors import (
+    CoordinationError,
+    DiskFullError,
+    ProtocolViolationError,
+    RecordsDamagedError,
+    ReplicadError,
+)
+from replicad.node.metrics import DriverMetrics
+from replicad.node.store import Store
+from replicad.node.synclog import SyncLog as SyncLogFile
+
+TICK_S: Final = 0.05
+# With less room than this, entries are refused; what is left lets the record store, epochs and
+# marks be written, so that reads and elections go on.
+RESERVE_BYTES: Final = 16 * 1024 * 1024
+_MARK_INTERVAL_S: Final = 1.0
+
+_log = structlog.get_logger("replicad.node")
+
+
+@dataclass(frozen=True, slots=True)
+class _Forwarded:
+    """Writes that are looked up when their turn comes, in the state as it is then."""
+
+    token: int
+    epoch: int
+    writes: tuple[WriteRequest, ...]
+
+
+class Driver:
+    """Runs one core for the life of one process."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        store: Store,
+        broker: Broker,
+        coordinator: Coordinator,
+        sync_log: SyncLogFile,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """Run `replica` on these adapters.
+
+        Args:
+            replica: The core.
+            store: What the core believes to be on disk.
+            broker: Started by the caller, which feeds what it delivers.
+            coordinator: Started by the caller, which feeds its views.
+            sync_log: For the operator.
+            on_failure: Called once with whatever makes it impossible to go on.
+        """
+        self._replica = replica
+        self.store = store
+        self.metrics = DriverMetrics()
+        self._broker = broker
+        self._coordinator = coordinator
+        self._sync_log = sync_log
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[Event | _Forwarded] = deque()
+        self._stepping = False
+        self._stopped = False
+        self._sync_planned = False
+        self._disk_writable = True
+        self._marked_at = self._loop.time()
+        self._tokens = 0
+        self._answers: dict[int, asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer = self._loop.call_soon(self._tick)
+
+    # -- what there is to know ----------------------------------------------------------------
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is stepped any more."""
+        return self._stopped
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch persisted."""
+        return self._replica.epoch
+
+    @property
+    def min_in_sync(self) -> int:
+        """The cluster's setting."""
+        return self._replica.min_in_sync
+
+    def leads_in(self, epoch: int) -> bool:
+        """Whether this replica believes to lead in `epoch`."""
+        return self._replica.leads and self._replica.epoch == epoch and not self._stopped
+
+    def status(self) -> Status:
+        """What the core tells about itself."""
+        return self._replica.status(self._loop.time())
+
+    # -- what comes in ------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> None:
+        """Step an event now, or after those that wait already."""
+        self._take(event)
+
+    async def write(self, epoch: int, writes: tuple[WriteRequest, ...]) -> AnswerWrites:
+        """Hand writes to the core; returns when all of them are decided."""
+        future: asyncio.Future[AnswerWrites] = self._loop.create_future()
+        token = self._expect(future)
+        self._take(_Forwarded(token, epoch, writes))
+        return await future
+
+    async def read(self, epoch: int) -> bool:
+        """Ask for a strong read; True when the record store may be read now."""
+        future: asyncio.Future[AnswerRead] = self._loop.create_future()
+        token = self._expect(future)
+        self._take(ReadArrived(token, epoch))
+        return (await future).confirmed
+
+    async def stop(self) -> None:
+        """Step nothing more; wait for what is under way."""
+        self.abandon()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Step nothing more, at once."""
+        self._stopped = True
+        self._timer.cancel()
+        self._events.clear()
+        for future in self._answers.values():
+            future.cancel()
+        self._answers.clear()
+
+    def rebuild_records(self) -> None:
+        """The record store was found damaged while it was read."""
+        _log.error("record store damaged, rebuilding it from the log")
+        self.store.rebuild(self.store.records.applied.index)
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def _expect(self, future: asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead]) -> int:
+        self._tokens += 1
+        self._answers[self._tokens] = future
+        return self._tokens
+
+    def _take(self, event: Event | _Forwarded) -> None:
+        if self._stopped:
+            return
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events and not self._stopped:
+                self._step(self._events.popleft())
+        except (ReplicadError, OSError) as error:
+            self._fail(error)
+        finally:
+            self._stepping = False
+
+    def _step(self, event: Event | _Forwarded) -> None:
+        if isinstance(event, _Forwarded):
+            event = self._look_up(event)
+        now = self._loop.time()
+        effects = self._replica.step(event, now=now, unix_ms=time.time_ns() // 1_000_000)
+        for effect in effects:
+            try:
+                self._run(effect)
+            except DiskFullError as error:
+                if not isinstance(effect, AppendLines):
+                    raise
+                _log.error("disk full", error=str(error))
+                self._disk_writable = False
+                self._events.appendleft(AppendFailed(effect.first))
+                return
+
+    def _look_up(self, forwarded: _Forwarded) -> WritesArrived:
+        try:
+            found = self.store.records.lookup(forwarded.writes)
+        except RecordsDamagedError:
+            self.rebuild_records()
+            found = self.store.records.lookup(forwarded.writes)
+        applied = self.store.records.applied.index
+        return WritesArrived(
+            forwarded.token, forwarded.epoch, forwarded.writes, tuple(found), applied
+        )
+
+    def _run(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                self._broker.send(effect.to, effect.message)
+            case AppendLines():
+                self.store.append(effect.first, effect.lines)
+                self.metrics.appended_bytes.inc(len(effect.lines))
+            case SyncLog():
+                self._plan_sync()
+            case Apply():
+                self.store.apply(effect.index)
+            case AnswerWrites() | AnswerRead():
+                self._answer(effect)
+            case SendFromLog():
+                append = effect.append
+                lines = self.store.read(append.previous.index + 1, append.count)
+                self._broker.send(effect.to, replace(append, lines=lines))
+            case Propose():
+                self._spawn(self._propose(effect))
+            case ReadState():
+                self._spawn(self._read_state(effect.token))
+            case PersistEpoch():
+                self.store.persist_epoch(effect.epoch)
+            case TruncateLog():
+                self.store.truncate(effect.first)
+                self.metrics.truncations.inc()
+            case RoleChanged():
+                self._broker.lead(effect.leading)
+            case Report():
+                self._report(effect)
+            case Halt():
+                raise ProtocolViolationError(effect.reason)
+            case _:
+                assert_never(effect)
+
+    def _plan_sync(self) -> None:
+        """Sync after what else has arrived by now was appended: one sync for all of it."""
+        if not self._sync_planned:
+            self._sync_planned = True
+            self._loop.call_soon(self._sync)
+
+    def _sync(self) -> None:
+        self._sync_planned = False
+        if self._stopped:
+            return
+        try:
+            with self.metrics.sync_seconds.time():
+                index = self.store.sync()
+        except ReplicadError as error:
+            self._fail(error)
+            return
+        self._take(LogSynced(index))
+
+    def _answer(self, answer: AnswerWrites | AnswerRead) -> None:
+        future = self._answers.pop(answer.token)
+        if not future.done():  # Else the client has gone.
+            future.set_result(answer)  # type: ignore[arg-type]  # Token and type go together.
+
+    def _report(self, report: Report) -> None:
+        if report.channel is Channel.SYNC:
+            self._sync_log.write(report.level, report.event, report.fields)
+        else:
+            getattr(_log, report.level.value)(report.event, **report.fields)
+
+    async def _propose(self, propose: Propose) -> None:
+        nonce = propose.state.nonce
+        try:
+            version = await self._coordinator.propose(propose.state, propose.expected_version)
+        except CoordinationError as error:
+            _log.warning("outcome of a proposal unknown", error=str(error))
+            self.feed(ProposalFinished(nonce, Outcome.UNKNOWN, -1))
+            return
+        if version is None:
+            self.feed(ProposalFinished(nonce, Outcome.REFUSED, -1))
+        else:
+            self.feed(ProposalFinished(nonce, Outcome.ACCEPTED, version))
+
+    async def _read_state(self, token: int) -> None:
+        try:
+            view = await self._coordinator.read()
+        except CoordinationError as error:
+            _log.warning("coordinator not readable", error=str(error))
+            self.feed(ReadFinished(token, None))
+        else:
+            self.feed(ReadFinished(token, view))
+
+    def _tick(self) -> None:
+        if self._stopped:
+            return
+        self._timer = self._loop.call_later(TICK_S, self._tick)
+        try:
+            self._watch_disk()
+        except (ReplicadError, OSError) as error:
+            self._fail(error)
+        self._take(Tick())
+
+    def _watch_disk(self) -> None:
+        writable = self.store.free_bytes() >= RESERVE_BYTES
+        if writable != self._disk_writable:
+            self._disk_writable = writable
+            _log.warning("disk writable" if writable else "disk nearly full")
+            self._take(DiskChanged(writable))
+        if self._loop.time() - self._marked_at >= _MARK_INTERVAL_S:
+            self._marked_at = self._loop.time()
+            self.store.mark_synced()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._stopped:
+            self.abandon()
+            self._on_failure(error)

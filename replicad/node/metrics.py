@@ -1,0 +1,70 @@
+"""What a replica shows at /metrics, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from replicad.core.replica import Status
+
+_SYNC_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
+
+
+class DriverMetrics:
+    """Counted where it happens."""
+
+    def __init__(self) -> None:
+        """All zero, in a registry of their own: several replicas may share a process."""
+        self.registry = CollectorRegistry()
+        self.appended_bytes = Counter(
+            "replicad_log_appended_bytes", "Bytes appended to the log.", registry=self.registry
+        )
+        self.truncations = Counter(
+            "replicad_log_truncations", "Times the log's tail was cut.", registry=self.registry
+        )
+        self.sync_seconds = Histogram(
+            "replicad_log_sync_seconds",
+            "Time of one sync of the log.",
+            buckets=_SYNC_BUCKETS_S,
+            registry=self.registry,
+        )
+
+
+class StatusCollector(Collector):
+    """Gauges that are read from the core when somebody asks."""
+
+    def __init__(self, status: Callable[[], Status]) -> None:
+        """Ask `status` at every scrape."""
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """See prometheus_client's Collector."""
+        status = self._status()
+        for name, text, value in (
+            ("epoch", "Highest epoch persisted.", status.epoch),
+            ("leading", "1 if this replica leads.", int(status.role == "leader")),
+            ("log_last_index", "Index of the last entry.", status.last_index),
+            ("log_synced_index", "Last index known to be synced.", status.synced_index),
+            ("commit_index", "Last index known to be committed.", status.commit_index),
+            ("applied_index", "Last index in the record store.", status.applied_index),
+            ("isr_size", "In-sync replicas, as far as is known here.", len(status.isr)),
+            ("writable", "1 if a write would be accepted now.", int(status.refusal is None)),
+        ):
+            yield GaugeMetricFamily(f"replicad_{name}", text, value=value)
+        matched = GaugeMetricFamily(
+            "replicad_follower_matched_index",
+            "Follower's log equals ours to here.",
+            labels=["node"],
+        )
+        contact = GaugeMetricFamily(
+            "replicad_follower_last_contact_seconds", "Since it was last heard.", labels=["node"]
+        )
+        for node, follower in status.followers.items():
+            matched.add_metric([node], follower.matched)
+            contact.add_metric([node], follower.last_contact_s)
+        yield matched
+        yield contact
