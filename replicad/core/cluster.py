@@ -114,7 +114,7 @@ class Member:
 
     def to_json(self) -> bytes:
         """The bytes of the znode."""
-        return orjson.dumps(self)
+        return orjson.dumps(self, default=tuple)
 
     @classmethod
     def from_json(cls, data: bytes) -> Member:

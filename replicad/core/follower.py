@@ -28,13 +28,13 @@ class Follower:
         """Follow nobody yet."""
         self._context = context
         self.leader: str | None = None
-        self.heard_at = float("-inf")
         # What is known to equal the log of the leader of this epoch, synced or not.
         self._verified = Point(0, b"")
         self._commit = Point(0, b"")
         self._round = 0
         self._fetched_at = float("-inf")
         self._reported_at = float("-inf")
+        self._reported = 0
 
     def on_append(self, append: Append) -> None:
         """Check the chain, take over what is new, ack what is synced. Of this epoch only."""
@@ -42,7 +42,6 @@ class Follower:
         if self.leader != append.leader:
             self.leader = append.leader
             context.report(Level.INFO, "following", leader=append.leader)
-        self.heard_at = context.now
         if not context.log.holds(append.previous):
             self._ask_for_match(append.previous)
             return
@@ -145,7 +144,26 @@ class Follower:
         matched = min(self._verified.index, context.synced)
         me = context.me.disk
         point = context.log.point(matched)
+        self._report_match(leader, point)
         context.emit(Send(leader, Ack(context.epoch, me.node, me.disk_id, point, self._round)))
+
+    def _report_match(self, leader: str, point: Point) -> None:
+        """Tell sync.log now and then that this log equals the leader's."""
+        context = self._context
+        due = context.now - self._reported_at >= context.settings.report_interval_s
+        if due and point.index > self._reported:
+            self._reported_at = context.now
+            self._reported = point.index
+            digest = point.digest.hex()
+            context.report_sync(
+                Level.INFO,
+                "digest matched the leader's",
+                node=context.me.node,
+                index=point.index,
+                digest=digest,
+                leader_digest=digest,
+                leader=leader,
+            )
 
 
 def _check(append: Append) -> list[_Line]:

@@ -27,7 +27,6 @@ class Progress:
         heard_at: When its last message came.
         fresh_at: When the newest message was sent that it has answered in full.
         reported_at, reported: When sync.log last said that it matched, and at which index.
-        missing: Whether it has been reported as missing.
     """
 
     matched: int
@@ -36,7 +35,6 @@ class Progress:
     fresh_at: float
     reported_at: float = float("-inf")
     reported: int = 0
-    missing: bool = False
 
 
 class _Sent(NamedTuple):
@@ -100,6 +98,10 @@ class Followers:
         """Whether the follower has been behind for too long."""
         progress = self.progress.get(disk)
         return progress is None or self._proof_at - progress.fresh_at > self._settings.lag_max_s
+
+    def highest_match(self, node: str) -> int:
+        """Up to where any disk of the node is known to match; 0 if nothing is known."""
+        return max((p.matched for disk, p in self.progress.items() if disk.node == node), default=0)
 
     def matched(self, disk: Disk) -> int:
         """Up to where the disk is known to match; 0 if nothing is known."""

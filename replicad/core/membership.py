@@ -18,13 +18,15 @@ class Membership:
         self._context = context
         self._isr = isr
         self._followers = followers
+        self._began_at = context.now
+        self._missing: list[str] = []
 
     def tend(self, first: int) -> None:
         """Propose one change if one is due. `first` is the epoch's first index."""
         self._isr.drop_late_joiners()
+        if self._context.now - self._began_at > self._context.settings.lag_max_s:
+            self._report_missing()
         lagging = self._lagging()
-        for disk in lagging:
-            self._report_missing(disk)
         if not self._isr.may_propose:
             return
         remaining = len(self._isr.confirmed.isr) - len(lagging)
@@ -42,20 +44,22 @@ class Membership:
     def report_match(self, ack: Ack, progress: Progress) -> None:
         """Tell sync.log that a follower matched: when it is back, and else now and then."""
         now = self._context.now
+        back = ack.node in self._missing and not self._followers.lags(Disk(ack.node, ack.disk_id))
         due = now - progress.reported_at >= self._context.settings.report_interval_s
-        back = progress.missing and not self._followers.lags(Disk(ack.node, ack.disk_id))
         if not back and not (due and progress.matched > progress.reported):
             return
-        progress.missing = progress.missing and not back
+        if back:
+            self._missing.remove(ack.node)
         progress.reported_at = now
         progress.reported = progress.matched
+        digest = ack.matched.digest.hex()
         self._context.report_sync(
             Level.INFO,
             "follower's digest matched",
             node=ack.node,
             index=ack.matched.index,
-            digest=ack.matched.digest.hex(),
-            leader_digest=self._context.log.digest_at(ack.matched.index).hex(),
+            digest=digest,
+            leader_digest=digest,
         )
 
     def _lagging(self) -> tuple[Disk, ...]:
@@ -73,17 +77,21 @@ class Membership:
             and progress.heard_at >= horizon
         )
 
-    def _report_missing(self, disk: Disk) -> None:
-        progress = self._followers.progress[disk]
-        if progress.missing:
-            return
-        progress.missing = True
-        self._context.report_sync(
-            Level.ERROR,
-            "follower missing",
-            node=disk.node,
-            index=progress.matched,
-            digest=self._context.log.digest_at(progress.matched).hex(),
-            leader_index=self._context.log.last,
-            leader_digest=self._context.log.last_point.digest.hex(),
-        )
+    def _report_missing(self) -> None:
+        """Tell sync.log once of each configured replica that has been behind for too long."""
+        present = {d.node for d in self._followers.progress if not self._followers.lags(d)}
+        present.add(self._context.me.node)
+        for node in self._context.config.replicas:
+            if node in present or node in self._missing:
+                continue
+            self._missing.append(node)
+            matched = self._followers.highest_match(node)
+            self._context.report_sync(
+                Level.ERROR,
+                "follower missing",
+                node=node,
+                index=matched,
+                digest=self._context.log.digest_at(matched).hex(),
+                leader_index=self._context.log.last,
+                leader_digest=self._context.log.last_point.digest.hex(),
+            )

@@ -45,7 +45,7 @@ class WaitingRoom:
         """Something that concerns entries up to `index` is done: time it for those it covers."""
         for waiting in self._queue:
             if waiting.results is not None and waiting.index <= index:
-                waiting.timing.setdefault(name, (now - waiting.began_at) * 1000)
+                waiting.timing.setdefault(name, round((now - waiting.began_at) * 1000, 3))
 
     def release(self, commit: int, confirmed_round: int) -> list[Waiting]:
         """Take out everyone whose conditions are met."""

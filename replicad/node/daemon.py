@@ -38,8 +38,6 @@ from replicad.storage.datadir import DataDirectory
 
 _SHUTDOWN_S: Final = 1.0
 
-_log = structlog.get_logger("replicad.node")
-
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
@@ -82,6 +80,7 @@ class Node:
         self._broker = broker
         self._coordinator = coordinator
         self._incarnation = incarnation
+        self._log = structlog.get_logger("replicad.node").bind(node=settings.name)
         self._runner: web.AppRunner | None = None
         self._directory: DataDirectory | None = None
         self._store: Store | None = None
@@ -185,7 +184,7 @@ class Node:
 
     def _open_store(self, directory: DataDirectory) -> Store:
         store = Store(directory)
-        _log.info(
+        self._log.info(
             "log recovered",
             last=store.log.last,
             commit=store.commit,
@@ -255,7 +254,7 @@ class Node:
                 f"knows no cluster {self._settings.cluster!r}. If its state is lost for good, "
                 "start all replicas and run: replicad cluster adopt"
             )
-            _log.error("waiting", reason=str(error))
+            self._log.error("waiting", reason=str(error))
 
     def _make_driver(self, directory: DataDirectory, config: ClusterConfig, store: Store) -> Driver:
         disk = Disk(self._settings.name, directory.disk_id)
@@ -273,7 +272,13 @@ class Node:
         if self._sync_log is None:
             raise ConfigurationError("the node is not started")
         driver = Driver(
-            Replica(context), store, self._broker, self._coordinator, self._sync_log, self._fail
+            Replica(context),
+            store,
+            self._broker,
+            self._coordinator,
+            self._sync_log,
+            self._log,
+            self._fail,
         )
         driver.metrics.registry.register(StatusCollector(driver.status))
         return driver
@@ -292,7 +297,7 @@ class Node:
     def _fail(self, error: BaseException) -> None:
         if self.driver is not None:
             self.driver.abandon()
-        _log.error("replica ends", error=str(error), kind=type(error).__name__)
+        self._log.error("replica ends", error=str(error), kind=type(error).__name__)
         self.failed = error
         self.ended.set()
 

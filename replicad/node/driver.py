@@ -67,8 +67,6 @@ TICK_S: Final = 0.05
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 _MARK_INTERVAL_S: Final = 1.0
 
-_log = structlog.get_logger("replicad.node")
-
 
 @dataclass(frozen=True, slots=True)
 class _Forwarded:
@@ -89,6 +87,7 @@ class Driver:
         broker: Broker,
         coordinator: Coordinator,
         sync_log: SyncLogFile,
+        log: structlog.typing.FilteringBoundLogger,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         """Run `replica` on these adapters.
@@ -99,6 +98,7 @@ class Driver:
             broker: Started by the caller, which feeds what it delivers.
             coordinator: Started by the caller, which feeds its views.
             sync_log: For the operator.
+            log: The daemon's log, bound to the replica's name.
             on_failure: Called once with whatever makes it impossible to go on.
         """
         self._replica = replica
@@ -107,6 +107,7 @@ class Driver:
         self._broker = broker
         self._coordinator = coordinator
         self._sync_log = sync_log
+        self._log = log
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event | _Forwarded] = deque()
@@ -114,7 +115,7 @@ class Driver:
         self._stopped = False
         self._sync_planned = False
         self._disk_writable = True
-        self._marked_at = self._loop.time()
+        self._marked_at = time.monotonic()
         self._tokens = 0
         self._answers: dict[int, asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -143,7 +144,7 @@ class Driver:
 
     def status(self) -> Status:
         """What the core tells about itself."""
-        return self._replica.status(self._loop.time())
+        return self._replica.status(time.monotonic())
 
     # -- what comes in ------------------------------------------------------------------------
 
@@ -184,7 +185,7 @@ class Driver:
 
     def rebuild_records(self) -> None:
         """The record store was found damaged while it was read."""
-        _log.error("record store damaged, rebuilding it from the log")
+        self._log.error("record store damaged, rebuilding it from the log")
         self.store.rebuild(self.store.records.applied.index)
 
     # -- the loop -----------------------------------------------------------------------------
@@ -212,7 +213,7 @@ class Driver:
     def _step(self, event: Event | _Forwarded) -> None:
         if isinstance(event, _Forwarded):
             event = self._look_up(event)
-        now = self._loop.time()
+        now = time.monotonic()
         effects = self._replica.step(event, now=now, unix_ms=time.time_ns() // 1_000_000)
         for effect in effects:
             try:
@@ -220,7 +221,7 @@ class Driver:
             except DiskFullError as error:
                 if not isinstance(effect, AppendLines):
                     raise
-                _log.error("disk full", error=str(error))
+                self._log.error("disk full", error=str(error))
                 self._disk_writable = False
                 self._events.appendleft(AppendFailed(effect.first))
                 return
@@ -298,14 +299,14 @@ class Driver:
         if report.channel is Channel.SYNC:
             self._sync_log.write(report.level, report.event, report.fields)
         else:
-            getattr(_log, report.level.value)(report.event, **report.fields)
+            getattr(self._log, report.level.value)(report.event, **report.fields)
 
     async def _propose(self, propose: Propose) -> None:
         nonce = propose.state.nonce
         try:
             version = await self._coordinator.propose(propose.state, propose.expected_version)
         except CoordinationError as error:
-            _log.warning("outcome of a proposal unknown", error=str(error))
+            self._log.warning("outcome of a proposal unknown", error=str(error))
             self.feed(ProposalFinished(nonce, Outcome.UNKNOWN, -1))
             return
         if version is None:
@@ -317,7 +318,7 @@ class Driver:
         try:
             view = await self._coordinator.read()
         except CoordinationError as error:
-            _log.warning("coordinator not readable", error=str(error))
+            self._log.warning("coordinator not readable", error=str(error))
             self.feed(ReadFinished(token, None))
         else:
             self.feed(ReadFinished(token, view))
@@ -336,10 +337,10 @@ class Driver:
         writable = self.store.free_bytes() >= RESERVE_BYTES
         if writable != self._disk_writable:
             self._disk_writable = writable
-            _log.warning("disk writable" if writable else "disk nearly full")
+            self._log.warning("disk writable" if writable else "disk nearly full")
             self._take(DiskChanged(writable))
-        if self._loop.time() - self._marked_at >= _MARK_INTERVAL_S:
-            self._marked_at = self._loop.time()
+        if time.monotonic() - self._marked_at >= _MARK_INTERVAL_S:
+            self._marked_at = time.monotonic()
             self.store.mark_synced()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

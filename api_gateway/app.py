@@ -1,0 +1,120 @@
+"""Puts the gateway together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from api_gateway.forwarding import Reads, Writes
+from api_gateway.leader import LeaderClient
+from api_gateway.metrics import Metrics
+from api_gateway.middleware import json_errors, measuring
+from api_gateway.routes_forms import FormRoutes
+from api_gateway.routes_operations import OperationRoutes
+from api_gateway.server import JsonErrorRunner
+from api_gateway.watch import ClusterWatch
+from replicad.coordination.port import View
+
+# Together with the server's own time to close this stays below the 3 s a stopping gateway has.
+_STOP_GRACE_S: Final = 1.0
+_CLOSE_S: Final = 0.5
+# How long what is left of a refused body is read, so that its sender gets to see the answer.
+_LINGER_S: Final = 1.0
+# An id that is far too long is answered as an invalid id, not as malformed HTTP.
+_LINE_BYTES_MAX: Final = 64 * 1024
+
+
+class Views(Protocol):
+    """The part of a Coordinator that a gateway uses: it follows, and never takes part."""
+
+    async def start(self, on_view: Callable[[View], None]) -> None:
+        """Deliver a View at once and after each change. May take as long as it needs."""
+
+    async def stop(self) -> None:
+        """Deliver no more; also when `start` was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a client may wait, and be waited for.
+
+    Attributes:
+        request_s: From a whole request to its answer, across all attempts at leaders.
+        body_s: For a request's body to arrive.
+    """
+
+    request_s: float = 10.0
+    body_s: float = 10.0
+
+
+async def serve_gateway(
+    coordinator: Views,
+    *,
+    host: str,
+    port: int,
+    deadlines: Deadlines = Deadlines(),
+) -> web.AppRunner:
+    """Start a gateway on the running loop, whether or not the coordinator answers yet.
+
+    Args:
+        coordinator: A Coordinator, not started yet; the gateway starts it, and stops it at the end.
+        host: Address to listen at.
+        port: 0 for any free one: see the runner's `addresses`.
+        deadlines: Of requests.
+
+    Returns:
+        The runner. Its `cleanup()` ends the gateway within 3 seconds.
+
+    Raises:
+        OSError: The address cannot be listened at.
+    """
+    runner = JsonErrorRunner(
+        create_app(coordinator, deadlines),
+        access_log=None,
+        shutdown_timeout=_CLOSE_S,
+        lingering_time=_LINGER_S,
+        max_line_size=_LINE_BYTES_MAX,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def create_app(views: Views, deadlines: Deadlines) -> web.Application:
+    """The gateway as an aiohttp application; needs a running loop."""
+    watch, metrics, client = ClusterWatch(), Metrics(), LeaderClient()
+    writes = Writes(client, watch, metrics, deadline_s=deadlines.request_s)
+    reads = Reads(client, watch, metrics, deadline_s=deadlines.request_s)
+    app = web.Application(middlewares=[measuring(metrics), json_errors])
+    app.add_routes(FormRoutes(writes, reads, deadlines.body_s).routes())
+    app.add_routes(OperationRoutes(client, watch, metrics).routes())
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        following = asyncio.create_task(views.start(watch.on_view))
+        writes.coalescer.start()
+        reads.coalescer.start()
+        yield
+        following.cancel()
+        await asyncio.wait({following})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await views.stop()
+        await client.close()
+
+    async def drain(app: web.Application) -> None:
+        await asyncio.gather(
+            writes.coalescer.stop(_STOP_GRACE_S), reads.coalescer.stop(_STOP_GRACE_S)
+        )
+
+    app.cleanup_ctx.append(run)
+    app.on_shutdown.append(drain)
+    return app

@@ -1,0 +1,123 @@
+"""Who leads, as the coordinator tells it, and for how long it is worth waiting for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from replicad.coordination.port import View
+
+ATTEMPT_S: Final = 4.0
+"""Time for one attempt at a leader: well above a shrink of the ISR, which a write waits for, and
+well below a request's deadline, so that a dead connection leaves time for another attempt."""
+LOST_LEADER_S: Final = 1.0
+"""The same once the leader's registration is gone. It may live on: ZooKeeper may have lost it."""
+_DELAY_MIN_S: Final = 0.02
+_DELAY_MAX_S: Final = 0.2
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Leader:
+    """One incarnation that leads in one epoch."""
+
+    name: str
+    incarnation: str
+    url: str
+    epoch: int
+
+
+class ClusterWatch:
+    """Keeps the coordinator's last View, also while the coordinator is away.
+
+    Attributes:
+        view: The last View; None before the first.
+        leader: Whom the state names, living or not; None when it names nobody.
+        urls: Where each replica was last seen.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.view: View | None = None
+        self.leader: Leader | None = None
+        self.urls: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._attempts: dict[asyncio.Timeout, Leader] = {}
+
+    def on_view(self, view: View) -> None:
+        """Take a new View: wake all who wait for one, and abandon attempts at a past leader."""
+        self.view = view
+        self.urls.update((member.node, member.url) for member in view.members)
+        leader = _leader_of(view)
+        if leader is not None:
+            self.urls[leader.name] = leader.url
+        if leader != self.leader:
+            _log.info(
+                "leader_changed",
+                leader=leader.name if leader else None,
+                epoch=leader.epoch if leader else None,
+            )
+        self.leader = leader
+        self._changed.set()
+        self._changed = asyncio.Event()
+        for limit, target in self._attempts.items():
+            self._shorten(limit, target)
+
+    @property
+    def leader_is_member(self) -> bool:
+        """Whether the leader's own incarnation is registered."""
+        leader, view = self.leader, self.view
+        return (
+            leader is not None
+            and view is not None
+            and any(m.incarnation == leader.incarnation for m in view.members)
+        )
+
+    @asynccontextmanager
+    async def attempt(self, leader: Leader) -> AsyncIterator[None]:
+        """Bound what is done inside by what is known of `leader`, also as it becomes known.
+
+        Raises:
+            TimeoutError: No success within ATTEMPT_S; or `leader` leads no more; or it is no
+                longer registered and LOST_LEADER_S have passed.
+        """
+        async with asyncio.timeout(ATTEMPT_S) as limit:
+            self._attempts[limit] = leader
+            self._shorten(limit, leader)
+            try:
+                yield
+            finally:
+                del self._attempts[limit]
+
+    def _shorten(self, limit: asyncio.Timeout, target: Leader) -> None:
+        end = limit.when()
+        if end is None or limit.expired():
+            return
+        now = asyncio.get_running_loop().time()
+        if target != self.leader:
+            limit.reschedule(now)
+        elif not self.leader_is_member:
+            limit.reschedule(min(end, now + LOST_LEADER_S))
+
+    async def pause(self, failures: int) -> None:
+        """Wait before the next attempt, after so many failures in a row: for a View, not long."""
+        longest = min(_DELAY_MAX_S, _DELAY_MIN_S * 2**failures)
+        # Not a secret: it only keeps gateways from trying in step.
+        delay = random.uniform(_DELAY_MIN_S, longest)  # noqa: S311
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._changed.wait()
+
+
+def _leader_of(view: View) -> Leader | None:
+    state = view.state
+    if state is None or state.leader is None or state.incarnation is None or state.url is None:
+        return None
+    return Leader(state.leader, state.incarnation, state.url, state.epoch)

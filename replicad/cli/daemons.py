@@ -1,0 +1,77 @@
+"""`replicad node` and `replicad gateway`: one process each, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from replicad.cli.options import Address, cluster_option, listen_option, zookeeper_option
+from replicad.logs import configure_logging
+
+
+@click.command()
+@click.option("--name", envvar="REPLICAD_NAME", required=True, help="The replica's name.")
+@cluster_option
+@click.option(
+    "--data-dir",
+    envvar="REPLICAD_DATA_DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The replica's own data; made when missing, locked while it runs.",
+)
+@zookeeper_option
+@click.option(
+    "--amqp",
+    envvar="REPLICAD_AMQP",
+    required=True,
+    metavar="URL",
+    help="RabbitMQ. It holds a password: give it by the environment, not as an argument.",
+)
+@listen_option
+@click.option(
+    "--advertise",
+    envvar="REPLICAD_ADVERTISE",
+    required=True,
+    metavar="URL",
+    help="The address at which gateways reach it.",
+)
+def node(
+    name: str,
+    cluster: str,
+    data_dir: Path,
+    zookeeper: str,
+    amqp: str,
+    listen: Address,
+    advertise: str,
+) -> None:
+    """Run one replica until SIGTERM or SIGINT."""
+    from replicad.node.daemon import NodeSettings, run_node
+
+    configure_logging(node=name)
+    run_node(
+        NodeSettings(
+            name=name,
+            cluster=cluster,
+            data_dir=data_dir.absolute(),
+            zookeeper=zookeeper,
+            amqp=amqp,
+            host=listen.host,
+            port=listen.port,
+            url=advertise,
+        )
+    )
+
+
+@click.command()
+@cluster_option
+@zookeeper_option
+@listen_option
+def gateway(cluster: str, zookeeper: str, listen: Address) -> None:
+    """Run one gateway until SIGTERM or SIGINT."""
+    from api_gateway.main import GatewaySettings, run_gateway
+
+    configure_logging()
+    run_gateway(
+        GatewaySettings(cluster=cluster, zookeeper=zookeeper, host=listen.host, port=listen.port)
+    )

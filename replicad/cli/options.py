@@ -1,0 +1,76 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+class AddressType(click.ParamType[Address]):
+    """HOST:PORT; an IPv6 host stands in brackets."""
+
+    name = "HOST:PORT"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        """Parse, or fail with a message that shows the form."""
+        host, _, port = str(value).rpartition(":")
+        if not host or not port.isdigit() or not 0 <= int(port) < 65536:
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8001", param, ctx)
+        return Address(host.strip("[]"), int(port))
+
+
+class MinInSyncType(click.ParamType[int | str]):
+    """A number of replicas, or `all`."""
+
+    name = "N|all"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Parse; `all` stays a word until the number of replicas is known."""
+        if value == "all" or isinstance(value, int):
+            return value
+        if not str(value).isdigit() or int(str(value)) < 1:
+            self.fail(f"{value!r} is neither a number from 1 on nor 'all'", param, ctx)
+        return int(str(value))
+
+
+cluster_option = click.option(
+    "--cluster",
+    envvar="REPLICAD_CLUSTER",
+    required=True,
+    help="The cluster's name, in ZooKeeper's paths and RabbitMQ's exchange.",
+)
+zookeeper_option = click.option(
+    "--zookeeper",
+    envvar="REPLICAD_ZOOKEEPER",
+    required=True,
+    metavar="HOSTS",
+    help="ZooKeeper's connection string: host:port,host:port.",
+)
+listen_option = click.option(
+    "--listen",
+    envvar="REPLICAD_LISTEN",
+    type=AddressType(),
+    required=True,
+    help="Where to serve HTTP.",
+)
+directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=".replicad",
+    show_default=True,
+    help="Holds everything of the stack: data, logs, stack.json.",
+)

@@ -1,0 +1,307 @@
+"""The log's bytes: append-only segments `log/<first index, 20 digits>.jsonl`.
+
+Positions count bytes from the first byte of entry 1 over all segments, as `LogIndex` does.
+
+Where segments begin follows from the entries alone: an entry opens a new one when the current
+segment, which is never empty, would exceed SEGMENT_BYTES with it. So the files of replicas are
+byte-identical however the entries were batched, and whatever was cut and written again.
+
+A segment is synced before the next one is created. So only the last one can have a torn tail.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from replicad.core.log import LogIndex
+from replicad.errors import CorruptLogError, DiskFailedError, ProtocolViolationError
+from replicad.storage.datadir import LOG_DIRECTORY
+from replicad.storage.durable import (
+    disk_errors,
+    is_no_room,
+    make_directory,
+    sync_data,
+    sync_directory,
+    write_all,
+)
+from replicad.storage.syncmark import Mark, SyncMark
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+LOST_AND_FOUND: Final = "lost+found"
+_COPY_BYTES: Final = 4 * 1024 * 1024
+_READERS_MAX: Final = 64
+
+
+class Segment(NamedTuple):
+    """One log file: the index of its first entry, and the position of its first byte."""
+
+    first: int
+    start: int
+
+    @property
+    def name(self) -> str:
+        """Its file's name."""
+        return f"{self.first:020d}.jsonl"
+
+
+class Journal:
+    """The segments of one log. Knows bytes; what they mean is LogIndex's and recovery's matter.
+
+    Not thread-safe. After DiskFailedError the process must end: what the files hold is unknown.
+    """
+
+    def __init__(
+        self, directory: Path, segments: list[Segment], end: int, segment_bytes: int
+    ) -> None:
+        """Use `open`, or rather `recovery.recover`."""
+        self._directory = directory
+        self._log = directory / LOG_DIRECTORY
+        self._segments = segments
+        self._end = end
+        self._segment_bytes = segment_bytes
+        self._writer: int | None = None
+        self._readers: dict[int, int] = {}
+        self._synced = SyncMark(self._log)
+
+    @classmethod
+    def open(cls, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> Self:
+        """List the segments of a data directory, which may have none, without reading them.
+
+        Raises:
+            CorruptLogError: A log file is not named as a segment.
+            DiskFullError, DiskFailedError: The log's directory cannot be made or read.
+        """
+        log = directory / LOG_DIRECTORY
+        with disk_errors(f"open {log}"):
+            make_directory(log)
+            segments: list[Segment] = []
+            end = 0
+            for path in sorted(log.glob("*.jsonl")):
+                if not (path.stem.isdecimal() and len(path.stem) == 20):
+                    raise CorruptLogError(f"{path} is not named as a segment of the log")
+                segments.append(Segment(int(path.stem), end))
+                end += path.stat().st_size
+        return cls(directory, segments, end, segment_bytes)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments, oldest first."""
+        return tuple(self._segments)
+
+    @property
+    def end(self) -> int:
+        """The position after the last byte."""
+        return self._end
+
+    @property
+    def mark(self) -> Mark:
+        """Up to where the log is known to be synced; lags behind."""
+        return self._synced.mark
+
+    def path_of(self, segment: Segment) -> Path:
+        """The segment's file."""
+        return self._log / segment.name
+
+    def end_of_segment(self, at: int) -> int:
+        """The position after the last byte of `segments[at]`."""
+        return self._segments[at + 1].start if at + 1 < len(self._segments) else self._end
+
+    def append(self, lines: bytes, index: LogIndex, first: int) -> None:
+        """Write the lines of the entries from `first` on, without syncing them.
+
+        Args:
+            lines: Whole lines with their newlines.
+            index: Holds where these entries end, already.
+            first: The first line's index; the one before it is the last in the files.
+
+        Raises:
+            DiskFullError: Nothing of `lines` was kept; later appends may succeed. The caller
+                takes the entries off the LogIndex again.
+            DiskFailedError: Something of `lines` may have been kept: end the process.
+        """
+        start, goal = self._end, self._end + len(lines)
+        if index.end_of(first - 1) != start or index.end < goal:
+            raise ProtocolViolationError(f"entry {first} does not follow the log's byte {start}")
+        with disk_errors(f"append to {self._log}"):
+            try:
+                self._write(memoryview(lines), index, first)
+            except OSError as error:
+                if is_no_room(error):
+                    self.cut_to(start)
+                raise
+
+    def sync(self) -> None:
+        """Make everything appended so far durable.
+
+        Raises:
+            DiskFailedError: It may be lost although a second sync would succeed.
+        """
+        if self._segments:
+            with disk_errors(f"open {self._log}"):
+                writer = self._open_writer()
+            sync_data(writer, self.path_of(self._segments[-1]))
+
+    def mark_synced(self, index: LogIndex, last: int) -> None:
+        """Note, lazily, that all entries up to `last` are synced.
+
+        Raises:
+            DiskFailedError: The note cannot be written.
+        """
+        self._synced.raise_to(Mark(index.end_of(last), index.point(last)))
+
+    def read(self, start: int, end: int) -> bytes:
+        """The bytes between two positions of the log.
+
+        Raises:
+            DiskFailedError: They cannot be read.
+        """
+        parts = []
+        at = bisect_right(self._segments, start, key=lambda segment: segment.start) - 1
+        with disk_errors(f"read {self._log}"):
+            while start < end:
+                segment = self._segments[at]
+                stop = min(end, self.end_of_segment(at))
+                parts.append(self._read_segment(segment, start - segment.start, stop - start))
+                start = stop
+                at += 1
+        return b"".join(parts)
+
+    def truncate(self, index: LogIndex, first_gone: int) -> Path:
+        """Move the entries from `first_gone` on to lost+found and cut the log there, durably.
+
+        Of `index` only what precedes `first_gone` is used, so it may be truncated before or after.
+
+        Returns:
+            The file that keeps the bytes.
+
+        Raises:
+            DiskFullError: No room to keep them; the log is as it was.
+            DiskFailedError: The outcome is unknown.
+        """
+        position = index.end_of(first_gone - 1)
+        kept = self.keep_from(position, first_gone)
+        # A mark beyond the end would call the shorter log corrupt.
+        self._synced.lower_to(Mark(position, index.point(first_gone - 1)))
+        self.cut_to(position)
+        return kept
+
+    def keep_from(self, position: int, first_gone: int) -> Path:
+        """Copy the bytes from `position` on into lost+found, durably, and return the new file.
+
+        Raises:
+            DiskFullError, DiskFailedError: The copy is not complete.
+        """
+        folder = self._directory / LOST_AND_FOUND
+        with disk_errors(f"write to {folder}"):
+            make_directory(folder)
+            numbers = [int(path.name[:6]) for path in folder.glob("[0-9]" * 6 + "-*.jsonl")]
+            path = folder / f"{max(numbers, default=0) + 1:06d}-{first_gone:020d}.jsonl"
+            copy = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                for start in range(position, self._end, _COPY_BYTES):
+                    write_all(copy, self.read(start, min(self._end, start + _COPY_BYTES)))
+                sync_data(copy, path)
+            except OSError:
+                path.unlink()  # Room that a full disk needs; the log still holds it all.
+                raise
+            finally:
+                os.close(copy)
+        sync_directory(folder)
+        return path
+
+    def cut_to(self, position: int) -> None:
+        """Delete the bytes from `position` on, and segments that are then empty; sync the rest.
+
+        Raises:
+            DiskFailedError: The outcome is unknown.
+        """
+        self._close_descriptors()
+        try:
+            # Last to first, each made durable: after a crash no gap can be in the middle.
+            while self._segments and self._segments[-1].start >= position:
+                self.path_of(self._segments.pop()).unlink()
+                sync_directory(self._log)
+            if self._segments:
+                os.ftruncate(self._open_writer(), position - self._segments[-1].start)
+                os.fsync(self._open_writer())
+            # Also without a deletion: a process killed in a roll left a name that was not synced.
+            sync_directory(self._log)
+        except OSError as error:
+            raise DiskFailedError(f"cannot cut {self._log}: {error}") from error
+        self._end = position
+
+    def close(self) -> None:
+        """Make the mark durable and close everything. The log itself must have been synced.
+
+        Raises:
+            DiskFailedError: The mark could not be synced.
+        """
+        try:
+            self._synced.sync()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptors as a killed process would: nothing is synced or marked."""
+        self._close_descriptors()
+        self._synced.close()
+
+    def _write(self, lines: memoryview, index: LogIndex, first: int) -> None:
+        while lines:
+            last = self._last_that_fits(index)
+            if last < first:
+                self._roll(first)
+                last = self._last_that_fits(index)
+            size = min(len(lines), index.end_of(last) - self._end)
+            write_all(self._open_writer(), lines[:size])
+            lines = lines[size:]
+            self._end += size
+            first = last + 1
+
+    def _last_that_fits(self, index: LogIndex) -> int:
+        """The last entry that belongs into the current segment; 0 if there is none yet."""
+        if not self._segments:
+            return 0
+        return index.fit(self._segments[-1].first, index.last, self._segment_bytes)
+
+    def _roll(self, first: int) -> None:
+        self.sync()
+        segment = Segment(first, self._end)
+        self._close_writer()
+        self._writer = os.open(
+            self.path_of(segment), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600
+        )
+        self._segments.append(segment)
+        sync_directory(self._log)
+
+    def _open_writer(self) -> int:
+        if self._writer is None:
+            self._writer = os.open(self.path_of(self._segments[-1]), os.O_WRONLY | os.O_APPEND)
+        return self._writer
+
+    def _read_segment(self, segment: Segment, offset: int, size: int) -> bytes:
+        reader = self._readers.get(segment.first)
+        if reader is None:
+            if len(self._readers) == _READERS_MAX:
+                os.close(self._readers.pop(next(iter(self._readers))))
+            reader = self._readers[segment.first] = os.open(self.path_of(segment), os.O_RDONLY)
+        data = os.pread(reader, size, offset)
+        while len(data) < size:
+            more = os.pread(reader, size - len(data), offset + len(data))
+            if not more:
+                raise DiskFailedError(f"{self.path_of(segment)} is shorter than it was")
+            data += more
+        return data
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            os.close(self._writer)
+            self._writer = None
+
+    def _close_descriptors(self) -> None:
+        self._close_writer()
+        while self._readers:
+            os.close(self._readers.popitem()[1])

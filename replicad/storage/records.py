@@ -1,0 +1,294 @@
+"""The records themselves, in SQLite: look-ups and queries over the committed entries.
+
+Derived from the log and nothing else: the file may be deleted at any time, and is rebuilt by
+applying the log from entry 1. What is applied is stored in the same transaction as the rows.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import orjson
+
+from replicad.core.entry import EPOCH, INSERT, Entry, WriteRequest, decode_entry
+from replicad.core.events import Found
+from replicad.core.messages import Point
+from replicad.errors import (
+    DiskFailedError,
+    DiskFullError,
+    ProtocolViolationError,
+    RecordsDamagedError,
+)
+
+NOTHING_APPLIED: Final = Point(0, b"")
+
+# What the schema stores as user_version; a file of any other version is rebuilt.
+_SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+BEGIN;
+CREATE TABLE records (
+    entry_index INTEGER PRIMARY KEY,
+    collection TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    genero TEXT
+);
+CREATE UNIQUE INDEX records_by_key ON records (collection, key);
+CREATE INDEX records_by_genero ON records (collection, genero, entry_index);
+CREATE TABLE requests (
+    request TEXT PRIMARY KEY,
+    entry_index INTEGER NOT NULL,
+    fingerprint TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE applied (entry_index INTEGER NOT NULL, digest BLOB NOT NULL);
+INSERT INTO applied VALUES (0, x'');
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+_SCAN: Final = """
+SELECT entry_index, value FROM records
+WHERE +collection = ? AND entry_index > ? AND entry_index <= ?
+ORDER BY entry_index LIMIT ?
+"""  # The + keeps SQLite from the index by key, after which it would have to sort everything.
+_SCAN_GENERO: Final = """
+SELECT entry_index, value FROM records
+WHERE collection = ? AND genero = ? AND entry_index > ? AND entry_index <= ?
+ORDER BY entry_index LIMIT ?
+"""
+
+# Checkpoints sync and run inline: rather few and large.
+_CHECKPOINT_PAGES: Final = 16384
+_CACHE_KIB: Final = 64 * 1024
+# SQLite takes 32766 parameters in a statement.
+_PARAMETERS_MAX: Final = 10_000
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class Records:
+    """The record store of one replica. Every method runs on the caller's thread.
+
+    Methods raise RecordsDamagedError when the file is damaged: `reset` and apply the log again.
+    They raise DiskFullError when there is no room, and DiskFailedError on other I/O errors.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, applied: Point) -> None:
+        """Use `open`."""
+        self._path = path
+        self._connection = connection
+        self._applied = applied
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the file; begin with an empty one if it is missing, damaged or of other version.
+
+        Raises:
+            DiskFullError: There is no room for it.
+            DiskFailedError: It cannot be opened.
+        """
+        try:
+            return cls(path, *_connect(path))
+        except RecordsDamagedError:
+            _delete(path)
+            return cls(path, *_connect(path))
+
+    @property
+    def applied(self) -> Point:
+        """The last entry applied; NOTHING_APPLIED, which is in no log, when there is none."""
+        return self._applied
+
+    def reset(self) -> None:
+        """Forget everything: begin with an empty file."""
+        self._connection.close()
+        _delete(self._path)
+        self._connection, self._applied = _connect(self._path)
+
+    def apply(self, lines: Iterable[bytes], digest: bytes) -> None:
+        """Apply the entries that follow `applied`, all of them or none.
+
+        Args:
+            lines: At least one verified line, without newlines.
+            digest: The last line's.
+
+        Raises:
+            ProtocolViolationError: They do not follow, or they cannot be in a log.
+        """
+        records: list[tuple[int, str | None, str | None, bytes, str | None]] = []
+        requests: list[tuple[str | None, int, str | None]] = []
+        index = self._applied.index
+        for line in lines:
+            entry = decode_entry(line)
+            index += 1
+            if entry.index != index:
+                raise ProtocolViolationError(f"entry {entry.index} to be applied as {index}")
+            if entry.operation == INSERT:
+                records.append((index, entry.collection, entry.key, entry.value, _genero_of(entry)))
+                requests.append((entry.request, index, entry.fingerprint))
+            elif entry.operation != EPOCH:
+                raise ProtocolViolationError(f"entry {index}: operation {entry.operation!r}")
+        with self._transaction() as connection:
+            connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", records)
+            connection.executemany("INSERT INTO requests VALUES (?, ?, ?)", requests)
+            connection.execute("UPDATE applied SET entry_index = ?, digest = ?", (index, digest))
+        self._applied = Point(index, digest)
+
+    def lookup(self, writes: Sequence[WriteRequest]) -> list[Found]:
+        """What is known about each write, in their order."""
+        keys: dict[str, list[str]] = defaultdict(list)
+        for write in writes:
+            keys[write.collection].append(write.key)
+        present = {
+            (collection, key)
+            for collection, wanted in keys.items()
+            for (key,) in self._select_in(
+                "SELECT key FROM records WHERE collection = ? AND key IN", [collection], wanted
+            )
+        }
+        requests = {
+            request: (index, fingerprint)
+            for request, index, fingerprint in self._select_in(
+                "SELECT request, entry_index, fingerprint FROM requests WHERE request IN",
+                [],
+                [write.request for write in writes],
+            )
+        }
+        return [
+            Found((write.collection, write.key) in present, requests.get(write.request))
+            for write in writes
+        ]
+
+    def get(self, collection: str, keys: Sequence[str]) -> list[bytes | None]:
+        """The values stored under the keys, None where there is none, in their order."""
+        rows = self._select_in(
+            "SELECT key, value FROM records WHERE collection = ? AND key IN", [collection], keys
+        )
+        values: dict[str, bytes] = dict(rows)
+        return [values.get(key) for key in keys]
+
+    def scan(
+        self, collection: str, *, after: int, upto: int, limit: int, genero: str | None = None
+    ) -> list[tuple[int, bytes]]:
+        """Entry indexes and values of at most `limit` records, in the order they were stored.
+
+        Args:
+            collection: Whose records.
+            after: Only entries above this index; the last one of the page before.
+            upto: Only entries up to this index.
+            limit: How many.
+            genero: Only records whose `genero` equals this, ignoring case.
+        """
+        page = (after, upto, limit)
+        with _typed_errors(self._path):
+            if genero is None:
+                rows = self._connection.execute(_SCAN, (collection, *page))
+            else:
+                rows = self._connection.execute(
+                    _SCAN_GENERO, (collection, genero.casefold(), *page)
+                )
+            return rows.fetchall()
+
+    def count(self, collection: str) -> int:
+        """How many records the collection has. Walks an index: some 10 ms for a million."""
+        query = "SELECT count(*) FROM records WHERE collection = ?"
+        with _typed_errors(self._path):
+            (count,) = self._connection.execute(query, (collection,)).fetchone()
+        return int(count)
+
+    def close(self) -> None:
+        """Close the file. What was applied is in it; an open transaction there never is."""
+        self._connection.close()
+
+    def _select_in(
+        self, query: str, fixed: Sequence[str], wanted: Sequence[str]
+    ) -> Iterator[tuple[Any, ...]]:
+        for at in range(0, len(wanted), _PARAMETERS_MAX):
+            some = wanted[at : at + _PARAMETERS_MAX]
+            marks = ",".join("?" * len(some))
+            with _typed_errors(self._path):
+                rows = self._connection.execute(f"{query} ({marks})", (*fixed, *some)).fetchall()
+            yield from rows
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _typed_errors(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                # SQLite has rolled back by itself after some errors, not after others.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def _genero_of(entry: Entry) -> str | None:
+    genero = orjson.loads(entry.value).get("genero")
+    return genero.casefold() if isinstance(genero, str) else None
+
+
+def _connect(path: Path) -> tuple[sqlite3.Connection, Point]:
+    with _typed_errors(path):
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise DiskFailedError(f"cannot open {path}: {error}") from error
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            return connection, _prepare(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> Point:
+    """Create the tables of a new file, or check an old one as far as that is cheap."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    tables = connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    if version == 0 and not tables:
+        connection.executescript(_SCHEMA)
+    elif version != _SCHEMA_VERSION:
+        raise RecordsDamagedError(f"{path} has schema version {version}")
+    index, digest = connection.execute("SELECT entry_index, digest FROM applied").fetchone()
+    (last,) = connection.execute("SELECT ifnull(max(entry_index), 0) FROM records").fetchone()
+    if last > index:
+        raise RecordsDamagedError(f"{path} holds entry {last} beyond the applied {index}")
+    return Point(index, digest)
+
+
+def _delete(path: Path) -> None:
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskFailedError(f"cannot delete {path}: {error}") from error
+
+
+@contextmanager
+def _typed_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors about the file into replicad's; programming errors stay as they are."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise ProtocolViolationError(f"an entry repeats a key or a request: {error}") from error
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        primary = code & 0xFF
+        if primary in _DAMAGED or code == sqlite3.SQLITE_READONLY_DBMOVED:
+            raise RecordsDamagedError(f"{path}: {error}") from error
+        if primary == sqlite3.SQLITE_FULL:
+            raise DiskFullError(f"{path}: {error}") from error
+        if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise DiskFailedError(f"{path}: {error}") from error
+        raise

@@ -1,0 +1,253 @@
+"""A leader daemon's internal HTTP interface over a dictionary, with faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from replicad.coordination.memory import MemoryCoordinator, MemoryStore
+from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
+from replicad.core.entry import decode_write, split_lines
+
+REPLICAS = ("n1", "n2", "n3")
+DIGEST = "ab" * 32
+
+
+class Fault(Enum):
+    """What happens to one internal request instead of a proper answer."""
+
+    HANG = auto()  # Nothing is done, and no answer comes until `release` is set.
+    HANG_AFTERWARDS = auto()  # It is done, and no answer comes until `release` is set.
+    RESET = auto()  # Nothing is done, and the connection breaks.
+    RESET_AFTERWARDS = auto()  # It is done, and the connection breaks.
+    NOT_LEADER = auto()  # 421: nothing is done.
+    UNCONFIRMED = auto()  # 503
+    GARBAGE = auto()  # It is done, and the answer is nonsense.
+    BREAK_STREAM = auto()  # The connection breaks in the middle of the answer.
+
+
+class FakeLeader:
+    """Answers as the daemon does; `faults` are used up one by one.
+
+    Attributes:
+        forms: What is stored, by id, in the order of arrival.
+        refusal: While set, every write is refused for this reason.
+        unknown: How many of the next writes are appended and answered as unknown.
+        batches: How many writes or keys each request carried, by path.
+        status: Members of /internal/status to replace.
+    """
+
+    def __init__(self, name: str, epoch: int) -> None:
+        self.name = name
+        self.epoch = epoch
+        self.url = ""
+        self.forms: dict[str, bytes] = {}
+        self.requests: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.faults: deque[Fault] = deque()
+        self.refusal: str | None = None
+        self.unknown = 0
+        self.batches: dict[str, list[int]] = {"writes": [], "gets": []}
+        self.status: dict[str, Any] = {}
+        self.release = asyncio.Event()
+        self.seen = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/internal/writes", self._writes)
+        app.router.add_post("/internal/gets", self._gets)
+        app.router.add_get("/internal/records", self._records)
+        app.router.add_get("/internal/status", self._status)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = "http://{}:{}".format(*self._runner.addresses[0])
+
+    async def stop(self) -> None:
+        self.release.set()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def _before(self, request: web.Request) -> Fault | None:
+        self.seen.set()
+        fault = self.faults.popleft() if self.faults else None
+        if fault is Fault.HANG:
+            await self.release.wait()
+            raise web.HTTPMisdirectedRequest
+        if fault is Fault.RESET:
+            _reset(request)
+        if fault is Fault.UNCONFIRMED:
+            raise web.HTTPServiceUnavailable
+        if fault is Fault.NOT_LEADER or request.headers["X-Replicad-Epoch"] != str(self.epoch):
+            raise web.HTTPMisdirectedRequest
+        return fault
+
+    async def _after(self, request: web.Request, fault: Fault | None) -> None:
+        if fault is Fault.HANG_AFTERWARDS:
+            await self.release.wait()
+        if fault is Fault.RESET_AFTERWARDS:
+            _reset(request)
+
+    async def _writes(self, request: web.Request) -> web.Response:
+        fault = await self._before(request)
+        lines = list(split_lines(await request.read()))
+        self.batches["writes"].append(len(lines))
+        answers = [self._write(line) for line in lines]
+        await self._after(request, fault)
+        if fault is Fault.GARBAGE:
+            return web.Response(text="{}\n" * len(lines))
+        return web.Response(body=b"\n".join(orjson.dumps(answer) for answer in answers) + b"\n")
+
+    def _write(self, line: bytes) -> dict[str, Any]:
+        write = decode_write(line)
+        if write.request in self.requests:
+            fingerprint, outcome = self.requests[write.request]
+            return outcome if fingerprint == write.fingerprint else {"status": "mismatch"}
+        if self.refusal is not None:
+            return {"status": "refused", "reason": self.refusal, "message": "because"}
+        if write.key in self.forms:
+            return {"status": "duplicate"}
+        self.forms[write.key] = write.value
+        outcome = {
+            "status": "committed",
+            "index": len(self.forms),
+            "epoch": self.epoch,
+            "digest": DIGEST,
+            "acks": ["n1", "n2"],
+            "timing": {"fsync": 0.5, "ack_n2": 1.25},
+        }
+        self.requests[write.request] = (write.fingerprint, outcome)
+        if self.unknown:
+            self.unknown -= 1
+            return {"status": "unknown"}
+        return outcome
+
+    async def _gets(self, request: web.Request) -> web.Response:
+        fault = await self._before(request)
+        keys = orjson.loads(await request.read())["keys"]
+        self.batches["gets"].append(len(keys))
+        await self._after(request, fault)
+        return web.Response(body=b"\n".join(self.forms.get(key, b"null") for key in keys) + b"\n")
+
+    async def _records(self, request: web.Request) -> web.StreamResponse:
+        fault = await self._before(request)
+        genero = request.query.get("genero")
+        values = [
+            value
+            for value in self.forms.values()
+            if genero is None
+            or orjson.loads(value).get("genero", "").casefold() == genero.casefold()
+        ]
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"[" + b",".join(values))
+        if fault is Fault.BREAK_STREAM:
+            _reset(request)
+        await response.write(b"]")
+        return response
+
+    async def _status(self, request: web.Request) -> web.Response:
+        status: dict[str, Any] = {
+            "name": self.name,
+            "role": "leader",
+            "url": self.url,
+            "epoch": self.epoch,
+            "last_index": 7,
+            "commit_index": 6,
+            "applied_index": 5,
+            "digest": DIGEST,
+            "leader": self.name,
+            "isr": ["n1", "n2"],
+            "min_in_sync": 2,
+            "writable": True,
+            "reason": "",
+            "followers": {"n2": {"matched": 4, "last_contact_ms": 12}},
+        }
+        return web.Response(body=orjson.dumps(status | self.status))
+
+
+def _reset(request: web.Request) -> None:
+    assert request.transport is not None
+    request.transport.abort()
+    raise ConnectionResetError
+
+
+class FakeCluster:
+    """The coordinator's content, and fake leaders that can be made to lead."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self._sessions: dict[str, MemoryCoordinator] = {}
+        self._leaders: list[FakeLeader] = []
+
+    async def replica(self, name: str, *, epoch: int = 1) -> FakeLeader:
+        """Start one replica and register it. It leads only once elected."""
+        leader = FakeLeader(name, epoch)
+        await leader.start()
+        self._leaders.append(leader)
+        await self.register(name, leader.url)
+        return leader
+
+    async def register(self, name: str, url: str) -> None:
+        session = MemoryCoordinator(self.store)
+        await session.start(lambda view: None)
+        await session.register(
+            Member(name, f"incarnation-{name}", url, f"disk-{name}", 0, 0, "", 0, "")
+        )
+        self._sessions[name] = session
+
+    def deregister(self, name: str) -> None:
+        """The replica's session expires."""
+        self._sessions.pop(name).crash()
+
+    def elect(self, name: str, url: str, epoch: int) -> None:
+        """Name the leader in the state."""
+        config = self.store.config or ClusterConfig("c1", REPLICAS, 2)
+        disks = tuple(Disk(node, f"disk-{node}") for node in ("n1", "n2"))
+        state = ClusterState(epoch, name, f"incarnation-{name}", url, disks, f"nonce-{epoch}")
+        self.store.keep(config, state, self.store.version + 1)
+
+    def fail_over(self, old: FakeLeader, new: FakeLeader) -> None:
+        """Let `new` lead in the next epoch, with all that `old` has stored."""
+        new.epoch = old.epoch + 1
+        new.forms = dict(old.forms)
+        new.requests = dict(old.requests)
+        self.elect(new.name, new.url, new.epoch)
+
+    def without_leader(self) -> None:
+        """The state before the first election."""
+        assert self.store.config is not None
+        assert self.store.state is not None
+        state = replace(self.store.state, leader=None, incarnation=None, url=None)
+        self.store.keep(self.store.config, state, self.store.version + 1)
+
+    async def stop(self) -> None:
+        for leader in self._leaders:
+            await leader.stop()
+
+
+@asynccontextmanager
+async def one_leader() -> AsyncIterator[tuple[FakeCluster, FakeLeader]]:
+    """A cluster whose n1 leads in epoch 1."""
+    cluster = FakeCluster()
+    leader = await cluster.replica("n1")
+    cluster.elect("n1", leader.url, 1)
+    try:
+        yield cluster, leader
+    finally:
+        await cluster.stop()
+
+
+def form(key: str, **fields: Any) -> bytes:  # noqa: ANN401 (any JSON)
+    """A form's canonical bytes."""
+    document: Mapping[str, Any] = {"id": key, **fields}
+    return orjson.dumps(document)

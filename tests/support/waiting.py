@@ -1,0 +1,15 @@
+"""Waiting for conditions, never for time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Return as soon as the condition holds; fail the test when it does not in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while not condition():
+        assert loop.time() < deadline, f"did not come true within {timeout_s} s"
+        await asyncio.sleep(0.005)

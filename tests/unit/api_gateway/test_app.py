@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from api_gateway.app import Deadlines, serve_gateway
+from replicad.coordination.memory import MemoryCoordinator, MemoryStore
+from replicad.coordination.port import View
+from tests.support.fake_leader import FakeCluster, FakeLeader, Fault, form
+from tests.support.gateway import Serve, client_of
+
+INSERT = "/API/IngresarFormulario"
+
+
+class LateCoordinator(MemoryCoordinator):
+    """Takes its time to start."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.may_start = asyncio.Event()
+
+    async def start(self, on_view: Callable[[View], None]) -> None:
+        await self.may_start.wait()
+        await super().start(on_view)
+
+
+async def test_serves_before_the_coordinator_answers(
+    serve: Serve, cluster: FakeCluster, leader: FakeLeader
+) -> None:
+    coordinator = LateCoordinator(cluster.store)
+    gateway = await serve(coordinator=coordinator)
+    async with gateway.get("/v1/cluster") as response:
+        assert (await response.json())["leader"] is None
+    coordinator.may_start.set()
+    async with gateway.post(INSERT, data=form("a")) as response:
+        assert response.status == 200
+
+
+async def test_a_busy_address_is_told(serve: Serve, cluster: FakeCluster) -> None:
+    gateway = await serve()
+    async with gateway.get("/healthz") as response:
+        port = response.url.port
+    assert port is not None
+    coordinator = MemoryCoordinator(cluster.store)
+    with pytest.raises(OSError, match="address already in use"):
+        await serve_gateway(coordinator, host="127.0.0.1", port=port)
+    assert coordinator not in cluster.store.sessions
+
+
+async def test_ends_in_time_and_answers_what_waits(
+    cluster: FakeCluster, leader: FakeLeader
+) -> None:
+    runner = await serve_gateway(
+        MemoryCoordinator(cluster.store), host="127.0.0.1", port=0, deadlines=Deadlines()
+    )
+    leader.faults.append(Fault.HANG_AFTERWARDS)
+    async with client_of(runner) as client:
+        waiting = asyncio.create_task(client.post(INSERT, data=form("a")))
+        await leader.seen.wait()
+        async with asyncio.timeout(3):
+            await runner.cleanup()
+        response = await waiting
+        assert response.status == 504
+        assert response.headers["Idempotency-Key"]
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.get("/healthz")

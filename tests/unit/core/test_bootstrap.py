@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from replicad.core.bootstrap import Beginning, missing_replicas, plan_adoption, plan_first_start
+from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
+from replicad.errors import ConfigurationError, NotInitialisedError
+
+REPLICAS = ("n1", "n2", "n3")
+
+
+def empty(node: str) -> Member:
+    return Member(node, f"run-{node}", f"http://{node}", f"disk-{node}", 0, 0, "", 0, "")
+
+
+def full(node: str, last_epoch: int, last_index: int, *, epoch: int = 0) -> Member:
+    return replace(
+        empty(node),
+        last_epoch=last_epoch,
+        last_index=last_index,
+        last_digest=f"{last_epoch}:{last_index}",
+        epoch=epoch or last_epoch,
+        cluster_id="c1",
+    )
+
+
+EMPTY = tuple(map(empty, REPLICAS))
+
+
+def first_start(members: tuple[Member, ...], replicas: tuple[str, ...] = REPLICAS) -> Beginning:
+    return plan_first_start(replicas, 2, members, cluster_id="c1", nonce="x")
+
+
+def adoption(*members: Member) -> Beginning:
+    return plan_adoption(REPLICAS, 2, members, nonce="x")
+
+
+def disk(node: str) -> Disk:
+    return Disk(node, f"disk-{node}")
+
+
+def test_missing_replicas() -> None:
+    assert missing_replicas(REPLICAS, (empty("n2"), empty("other"))) == ("n1", "n3")
+
+
+def test_a_first_start_puts_every_replica_in_sync() -> None:
+    strangers = (*EMPTY, full("n9", 3, 9))
+    assert first_start(strangers, ("n3", "n1", "n2")) == Beginning(
+        ClusterConfig("c1", REPLICAS, 2),
+        ClusterState(0, None, None, None, (disk("n1"), disk("n2"), disk("n3")), "x"),
+    )
+
+
+def test_no_first_start_without_every_replica() -> None:
+    with pytest.raises(ConfigurationError, match="not registered: n3"):
+        first_start(EMPTY[:2])
+
+
+@pytest.mark.parametrize(
+    "held", [full("n2", 1, 1), replace(empty("n2"), cluster_id="c0")], ids=["entries", "identity"]
+)
+def test_no_first_start_on_top_of_data(held: Member) -> None:
+    with pytest.raises(NotInitialisedError, match=r"n2 hold data.*replicad cluster adopt"):
+        first_start((EMPTY[0], held, EMPTY[2]))
+
+
+def test_two_directories_under_one_name() -> None:
+    with pytest.raises(ConfigurationError, match="registered twice"):
+        first_start((*EMPTY, replace(empty("n1"), incarnation="late", disk_id="other")))
+
+
+def test_a_run_that_superseded_another_of_the_same_disk_counts_once() -> None:
+    plan = first_start((*EMPTY, replace(empty("n1"), incarnation="later")))
+    assert len(plan.state.isr) == 3
+
+
+@pytest.mark.parametrize("min_in_sync", [0, 4])
+def test_min_in_sync_must_fit(min_in_sync: int) -> None:
+    with pytest.raises(ConfigurationError, match="from 1 to 3"):
+        plan_first_start(REPLICAS, min_in_sync, EMPTY, cluster_id="c1", nonce="x")
+
+
+@pytest.mark.parametrize("replicas", [(), ("n1", "n1")])
+def test_replicas_must_be_different_names(replicas: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigurationError, match="different names"):
+        plan_first_start(replicas, 1, EMPTY, cluster_id="c1", nonce="x")
+
+
+def test_adoption_takes_the_longest_logs_of_the_highest_epoch() -> None:
+    # n1's log is longer, but ends in an epoch that a later leader's log replaced.
+    plan = adoption(full("n1", 4, 90), full("n2", 5, 80, epoch=6), full("n3", 5, 80))
+    assert plan == Beginning(
+        ClusterConfig("c1", REPLICAS, 2),
+        ClusterState(6, None, None, None, (disk("n2"), disk("n3")), "x"),
+    )
+
+
+def test_adoption_with_one_replica_ahead() -> None:
+    plan = adoption(full("n1", 5, 81), full("n2", 5, 80), full("n3", 5, 80))
+    assert plan.state.isr == (disk("n1"),)
+
+
+def test_adoption_knows_an_empty_replica_as_one_that_holds_nothing() -> None:
+    plan = adoption(full("n1", 5, 80), full("n2", 5, 80), empty("n3"))
+    assert plan.state.isr == (disk("n1"), disk("n2"))
+
+
+def test_no_adoption_without_every_replica() -> None:
+    with pytest.raises(ConfigurationError, match="not registered: n1"):
+        adoption(full("n2", 5, 80), full("n3", 5, 80))
+
+
+def test_no_adoption_of_two_clusters() -> None:
+    with pytest.raises(ConfigurationError, match="several clusters"):
+        adoption(full("n1", 5, 80), full("n2", 5, 80), replace(full("n3", 5, 80), cluster_id="c2"))
+
+
+def test_no_adoption_of_nothing() -> None:
+    with pytest.raises(ConfigurationError, match="cluster init"):
+        adoption(*EMPTY)
+
+
+def test_no_adoption_of_logs_that_contradict_each_other() -> None:
+    with pytest.raises(ConfigurationError, match="different digests"):
+        adoption(full("n1", 5, 80), replace(full("n2", 5, 80), last_digest="y"), full("n3", 5, 80))

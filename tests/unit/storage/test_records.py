@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from replicad.core.entry import WriteRequest, split_lines
+from replicad.core.events import Found
+from replicad.core.messages import Point
+from replicad.errors import (
+    DiskFullError,
+    ProtocolViolationError,
+    RecordsDamagedError,
+)
+from replicad.storage import records as module
+from replicad.storage.records import NOTHING_APPLIED, Records
+from tests.support.entries import LogBuilder, write_of
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "records.sqlite"
+
+
+@pytest.fixture
+def records(path: Path) -> Iterator[Records]:
+    opened = Records.open(path)
+    yield opened
+    opened.close()
+
+
+def apply(records: Records, log: LogBuilder, lines: bytes) -> None:
+    records.apply(split_lines(lines), log.index.last_point.digest)
+
+
+def form(genero: object) -> bytes:
+    return orjson.dumps({"genero": genero})
+
+
+def test_a_new_file_is_private_and_empty(path: Path, records: Records) -> None:
+    assert records.applied == NOTHING_APPLIED == Point(0, b"")
+    assert records.count("forms") == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_values_are_given_back_byte_for_byte(records: Records, log: LogBuilder) -> None:
+    value = '{"id":"a","n":1.0,"b":[1e5,"\\u00e1 é"],"value":{"value":1}}'.encode()
+    apply(records, log, log.insert(write_of("a", value)))
+    assert records.get("forms", ["b", "a", "a"]) == [None, value, value]
+    assert records.get("other", ["a"]) == [None]
+    assert records.get("forms", []) == []
+
+
+def test_what_is_applied_is_found_again(path: Path, log: LogBuilder) -> None:
+    records = Records.open(path)
+    apply(records, log, log.open_epoch(1) + log.inserts(3))
+    records.close()
+    again = Records.open(path)
+    assert again.applied == log.index.last_point
+    assert again.count("forms") == 3
+    again.close()
+
+
+def test_control_entries_only_move_what_is_applied(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.open_epoch(1) + log.open_epoch(2))
+    assert records.applied == log.index.last_point
+    assert records.scan("forms", after=0, upto=9, limit=9) == []
+
+
+def test_only_the_entries_that_follow_can_be_applied(records: Records, log: LogBuilder) -> None:
+    lines = log.inserts(2)
+    apply(records, log, lines)
+    with pytest.raises(ProtocolViolationError, match="entry 1 to be applied as 3"):
+        apply(records, log, lines)
+    log.inserts(1)
+    with pytest.raises(ProtocolViolationError, match="entry 4 to be applied as 3"):
+        apply(records, log, log.inserts(1))
+    assert records.applied == log.index.point(2)
+
+
+def test_an_unknown_operation_is_not_passed_over(records: Records, log: LogBuilder) -> None:
+    line = log.insert(write_of("a")).replace(b'"operation":"insert"', b'"operation":"purge"')
+    with pytest.raises(ProtocolViolationError, match="purge"):
+        apply(records, log, line)
+
+
+def test_a_batch_is_applied_whole_or_not_at_all(path: Path, log: LogBuilder) -> None:
+    records = Records.open(path)
+    apply(records, log, log.inserts(1))
+    with pytest.raises(ProtocolViolationError, match="repeats"):
+        apply(records, log, log.insert(write_of("new")) + log.insert(write_of("1")))
+    assert records.applied == log.index.point(1)
+    assert records.get("forms", ["new"]) == [None]
+    records.close()
+    again = Records.open(path)
+    assert (again.applied, again.count("forms")) == (log.index.point(1), 1)
+    again.close()
+
+
+def test_lookup_tells_keys_and_requests_apart(records: Records, log: LogBuilder) -> None:
+    stored = write_of("a")
+    elsewhere = write_of("b", collection="other")
+    apply(records, log, log.open_epoch(1) + log.insert(stored) + log.insert(elsewhere))
+    same_key = WriteRequest("another", "f", "forms", "a", b"{}")
+    same_request = WriteRequest(stored.request, "f", "forms", "c", b"{}")
+    other_collection = WriteRequest("third", "f", "forms", "b", b"{}")
+    assert records.lookup(
+        [stored, same_key, same_request, other_collection, elsewhere, stored]
+    ) == [
+        Found(True, (2, stored.fingerprint)),
+        Found(True, None),
+        Found(False, (2, stored.fingerprint)),
+        Found(False, None),
+        Found(True, (3, elsewhere.fingerprint)),
+        Found(True, (2, stored.fingerprint)),
+    ]
+    assert records.lookup([]) == []
+
+
+def test_lookup_takes_more_writes_than_a_statement_takes_parameters(
+    records: Records, log: LogBuilder
+) -> None:
+    apply(records, log, log.inserts(3))
+    found = records.lookup([write_of(str(key)) for key in range(40_000)])
+    assert [key for key, one in enumerate(found) if one.exists] == [1, 2, 3]
+    assert [key for key, one in enumerate(found) if one.request] == [1, 2, 3]
+
+
+def test_a_batch_of_lookups_is_two_statements(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.inserts(3))
+    statements: list[str] = []
+    records._connection.set_trace_callback(statements.append)
+    records.lookup([write_of(str(key)) for key in range(1000)])
+    assert len(statements) == 2
+
+
+def test_scan_goes_in_entry_order_page_by_page(records: Records, log: LogBuilder) -> None:
+    keys = ["c", "a", "d", "b"]
+    lines = log.open_epoch(1)
+    for key in keys:
+        lines += log.insert(write_of(key, orjson.dumps({"id": key})))
+        lines += log.insert(write_of(key, b'{"id":"no"}', collection="other"))
+    apply(records, log, lines)
+    everything = [(2 + 2 * at, orjson.dumps({"id": key})) for at, key in enumerate(keys)]
+    assert records.scan("forms", after=0, upto=99, limit=99) == everything
+    assert records.scan("forms", after=0, upto=99, limit=3) == everything[:3]
+    assert records.scan("forms", after=6, upto=99, limit=3) == everything[3:]
+    assert records.scan("forms", after=2, upto=6, limit=99) == everything[1:3]
+    assert records.scan("forms", after=9, upto=99, limit=99) == []
+    assert records.count("forms") == 4
+
+
+def test_genero_is_matched_ignoring_case(records: Records, log: LogBuilder) -> None:
+    generos = ["Femenino", "FEMENINO", "Masculino", "Straße", "", None, 7, ["Femenino"], "ÑANDÚ"]
+    lines = b"".join(log.insert(write_of(str(n), form(g))) for n, g in enumerate(generos))
+    apply(records, log, lines + log.insert(write_of("none", b"{}")))
+
+    def matching(genero: str) -> list[int]:
+        return [at for at, _ in records.scan("forms", after=0, upto=99, limit=99, genero=genero)]
+
+    assert matching("femenino") == [1, 2]
+    assert matching("STRASSE") == matching("straße") == [4]
+    assert matching("ñandú") == [9]
+    assert matching("") == [5]
+    assert matching("7") == []
+    assert records.scan("forms", after=1, upto=2, limit=1, genero="femenino")[0][0] == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "parameters", "plan"),
+    [
+        (module._SCAN, ("forms", 0, 9, 9), "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (
+            module._SCAN_GENERO,
+            ("forms", "m", 0, 9, 9),
+            "USING INDEX records_by_genero "
+            "(collection=? AND genero=? AND entry_index>? AND entry_index<?)",
+        ),
+    ],
+)
+def test_scans_neither_sort_nor_walk_everything(
+    records: Records, query: str, parameters: tuple[object, ...], plan: str
+) -> None:
+    rows = records._connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
+    assert [row[3] for row in rows] == [f"SEARCH records {plan}"]
+
+
+def test_reset_begins_anew(records: Records, log: LogBuilder) -> None:
+    lines = log.inserts(3)
+    apply(records, log, lines)
+    records.reset()
+    assert records.applied == NOTHING_APPLIED
+    assert records.get("forms", ["1"]) == [None]
+    apply(records, log, lines)
+    assert records.count("forms") == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, and long enough to be one" * 100, b"x", b"\0" * 8192]
+)
+def test_a_file_that_is_no_database_is_replaced(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    records = Records.open(path)
+    assert records.applied == NOTHING_APPLIED
+    records.close()
+
+
+def test_a_file_of_another_schema_is_replaced(path: Path, log: LogBuilder) -> None:
+    records = Records.open(path)
+    apply(records, log, log.inserts(1))
+    records.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    again = Records.open(path)
+    assert (again.applied, again.count("forms")) == (NOTHING_APPLIED, 0)
+    again.close()
+
+
+def test_rows_beyond_what_is_applied_are_damage(path: Path, log: LogBuilder) -> None:
+    records = Records.open(path)
+    apply(records, log, log.inserts(3))
+    records.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE applied SET entry_index = 2")
+    connection.close()
+    again = Records.open(path)
+    assert again.applied == NOTHING_APPLIED
+    again.close()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_file_cut_short_is_noticed_at_the_latest_when_read(
+    path: Path, log: LogBuilder, share: float
+) -> None:
+    records = Records.open(path)
+    apply(records, log, log.inserts(2000, padding=100))
+    records.close()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    again = Records.open(path)
+    if again.applied != NOTHING_APPLIED:
+        with pytest.raises(RecordsDamagedError):
+            again.scan("forms", after=0, upto=2000, limit=2000)
+        again.reset()
+    assert again.applied == NOTHING_APPLIED
+    again.close()
+
+
+def test_damage_found_at_runtime_is_typed_and_reset_repairs_it(path: Path, log: LogBuilder) -> None:
+    records = Records.open(path)
+    lines = log.inserts(2000, padding=100)
+    apply(records, log, lines)
+    records.close()
+    content = path.read_bytes()
+    part = len(content) // 4  # The first and the last pages are read when the file is opened.
+    path.write_bytes(content[:part] + b"\xee" * part + content[2 * part :])
+    again = Records.open(path)
+    assert again.applied == log.index.last_point
+    with pytest.raises(RecordsDamagedError):
+        again.get("forms", [str(key) for key in range(2000)])
+    again.reset()
+    apply(again, log, lines)
+    assert again.count("forms") == 2000
+    again.close()
+
+
+def test_a_file_deleted_while_in_use_is_rebuilt_at_the_latest_on_the_next_open(
+    path: Path, log: LogBuilder
+) -> None:
+    records = Records.open(path)
+    apply(records, log, log.inserts(2))
+    for file in path.parent.glob("records.sqlite*"):
+        file.unlink()
+    try:
+        apply(records, log, log.inserts(1))
+    except RecordsDamagedError:
+        records.reset()
+    records.close()
+    again = Records.open(path)
+    assert again.applied == NOTHING_APPLIED
+    again.close()
+
+
+def test_no_room_is_typed_and_what_was_applied_stays(tiny_disk: Path) -> None:
+    log = LogBuilder()
+    records = Records.open(tiny_disk / "records.sqlite")
+    apply(records, log, log.inserts(1))
+    lines = log.inserts(1000, padding=1000)
+    with pytest.raises(DiskFullError):
+        apply(records, log, lines)
+    assert records.applied == log.index.point(1)
+    assert records.count("forms") == 1
+    log.index.truncate(2)
+    apply(records, log, log.inserts(10))
+    assert records.count("forms") == 11
+    records.close()
