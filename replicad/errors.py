@@ -16,6 +16,8 @@
     |-- CoordinationError           ZooKeeper did not answer; the outcome is unknown
     |-- BrokerError                 RabbitMQ did not answer
     `-- StackError                  a local cluster could not be started or stopped
+
+Whoever catches one names the branch that it can act on.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ class DiskFullError(ReplicadError):
 
 
 class DiskFailedError(ReplicadError):
-    """A sync failed. The pages may be lost although a second sync would succeed: end the process."""
+    """A sync failed: pages may be lost although a second sync would succeed. End the process."""
 
 
 class RecordsDamagedError(ReplicadError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
+from replicad.core.cluster import NODE_NAME, ClusterConfig, ClusterState, Disk, Member
 from replicad.errors import ConfigurationError, NotInitialisedError
 
 
@@ -106,6 +106,11 @@ def _registered(
     """One member for each configured replica, in the order of their names."""
     if len(set(replicas)) != len(replicas) or not replicas:
         raise ConfigurationError(f"replicas must be different names: {', '.join(replicas)}")
+    if wrong := [name for name in replicas if not NODE_NAME.fullmatch(name)]:
+        raise ConfigurationError(
+            f"not a replica's name: {', '.join(wrong)}; "
+            "use up to 32 of a-z, 0-9 and -, and not `all`"
+        )
     if not 1 <= min_in_sync <= len(replicas):
         raise ConfigurationError(
             f"min_in_sync is {min_in_sync}; it must be from 1 to {len(replicas)}, the replicas"

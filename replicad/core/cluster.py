@@ -5,12 +5,15 @@ Source: docs/protocol.md, "Coordination state".
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import orjson
 
 FORMAT_VERSION = 1
+# Part of znodes, queue names and routing keys; `log.all` is the key of the stream to everyone.
+NODE_NAME = re.compile(r"(?!all\Z)[a-z0-9][a-z0-9-]{0,31}")
 
 
 class Disk(NamedTuple):

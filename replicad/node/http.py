@@ -87,8 +87,8 @@ class NodeHttp:
             try:
                 return await handler(request, driver, epoch)
             except asyncio.CancelledError:
-                if driver.stopped:
-                    return _not_leader(None)  # Stopping: the answer will come from elsewhere.
+                if driver.stopped:  # Writes may have been appended: 421 would deny that.
+                    return _problem(503, "the replica stops; the outcome is unknown")
                 raise
 
         return checked

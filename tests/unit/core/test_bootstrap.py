@@ -125,3 +125,9 @@ def test_no_adoption_of_nothing() -> None:
 def test_no_adoption_of_logs_that_contradict_each_other() -> None:
     with pytest.raises(ConfigurationError, match="different digests"):
         adoption(full("n1", 5, 80), replace(full("n2", 5, 80), last_digest="y"), full("n3", 5, 80))
+
+
+@pytest.mark.parametrize("name", ["all", "", "N1", "a.b", "n1\n", "-n", "x" * 33])
+def test_names_that_would_not_fit_a_routing_key_are_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="replica's name"):
+        plan_first_start((name,), 1, (), cluster_id="c", nonce="n")
