@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from replicad.cli.options import directory_option
-from replicad.cli.stack import hold, interruptible
+from replicad.cli.stack import foreground, hold, interruptible
 from replicad.errors import ReplicadError, StackError
 from replicad.stack import commands
 from replicad.stack.description import Description
@@ -35,25 +35,25 @@ def demo(directory: Path, backend: str, once: bool) -> None:
     """Start a cluster, load the example forms, and show that all replicas hold them."""
     known: dict[str, Backend] = {name: name for name in BACKENDS}
     console = Console()
+    wishes = commands.Wishes(backend=known.get(backend))
+    console.print(f"starting the cluster in {directory} ...")
     with interruptible():
-        was_running = commands.is_running(directory)
-        console.print(f"starting the cluster in {directory} ...")
-        stack = commands.up(directory, commands.Wishes(backend=known.get(backend)))
-        try:
-            load_examples(stack, console)
-            show_cluster(stack, console)
-            show_addresses(stack, console)
-        except BaseException:
-            if not was_running:
-                commands.down(directory)
-            raise
-        if was_running:
-            console.print("it ran before: it is left running")
-        elif once:
-            commands.down(directory)
-        else:
-            console.print("\n[bold]Ctrl-C ends it; its data stay.[/bold]")
-            hold(directory)
+        if commands.is_running(directory):
+            show_stack(commands.up(directory, wishes), console)
+            console.print("\nIt ran before, and is left running.")
+            return
+        with foreground(directory):
+            show_stack(commands.up(directory, wishes), console)
+            if not once:
+                console.print("\n[bold]Ctrl-C ends it; its data stay.[/bold]")
+                hold(directory)
+
+
+def show_stack(stack: Description, console: Console) -> None:
+    """Fill the cluster and show it."""
+    load_examples(stack, console)
+    show_cluster(stack, console)
+    show_addresses(stack, console)
 
 
 def load_examples(stack: Description, console: Console) -> None:

@@ -52,10 +52,16 @@ async def load(
     """
     loaded = Loaded()
     waiting = iter(forms)
-    async with aiohttp.ClientSession(gateway_url) as session, asyncio.TaskGroup() as workers:
-        for _ in range(_CONCURRENCY):
-            workers.create_task(_work(session, waiting, last_index, loaded, advance))
-    return loaded
+    async with aiohttp.ClientSession(gateway_url) as session:
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for _ in range(_CONCURRENCY):
+                    workers.create_task(_work(session, waiting, last_index, loaded, advance))
+        except* LoadError as group:
+            refused = group.exceptions
+        else:
+            return loaded
+    raise refused[0]
 
 
 async def _work(

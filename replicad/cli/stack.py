@@ -62,10 +62,12 @@ def up(
     known: dict[str, Backend] = {name: name for name in BACKENDS}
     wishes = commands.Wishes(known.get(backend), replicas, min_in_sync, gateways, gateway_port)
     with interruptible():
-        description = commands.up(directory, wishes)
-        show(description, as_json=as_json)
-        if not detach:
-            hold(directory)
+        if detach:
+            show(commands.up(directory, wishes), as_json=as_json)
+        else:
+            with foreground(directory):
+                show(commands.up(directory, wishes), as_json=as_json)
+                hold(directory)
 
 
 @stack.command()
@@ -160,12 +162,25 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def hold(directory: Path) -> None:
-    """Stay until Ctrl-C, or until somebody else took the stack down; then end all of it."""
+@contextmanager
+def foreground(directory: Path) -> Iterator[None]:
+    """Take the stack down at Ctrl-C, whenever that comes, or when the block is done.
+
+    After a failure only if nothing of it ran before.
+    """
+    ran_before = commands.is_running(directory)
     try:
-        while commands.require(directory).pids():
-            time.sleep(0.5)
+        yield
     except KeyboardInterrupt:
         click.echo("ending the stack ...", err=True)
-    finally:
-        commands.down(directory)
+    except BaseException:
+        if not ran_before:
+            commands.down(directory)
+        raise
+    commands.down(directory)
+
+
+def hold(directory: Path) -> None:
+    """Stay until somebody else took the stack down."""
+    while commands.is_running(directory):
+        time.sleep(0.5)

@@ -54,8 +54,10 @@ class EmbeddedCluster:
                 case "start":
                     await self._start(request.name)
                 case "stop":
+                    self._check(request.name)
                     await self._stop(request.name)
                 case "crash":
+                    self._check(request.name)
                     await self._crash(request.name)
                 case "init":
                     await self._init()
@@ -72,18 +74,22 @@ class EmbeddedCluster:
         await asyncio.gather(*(self._stop(name) for name in tuple(self._nodes)))
 
     async def _start(self, name: str) -> None:
+        self._check(name)
         if name in self.running():
             return
-        settings = self._record.settings
-        if name in settings.gateway_names:
+        if name in self._record.settings.gateway_names:
             self._gateways[name] = await serve_gateway(
                 MemoryCoordinator(self._store), host=LOOPBACK, port=self._record.ports[name]
             )
-        elif name in settings.node_names:
+        else:
             await self._stop(name)  # One that failed still holds its port and its directory.
             await self._start_node(name)
-        else:
-            raise StackError(f"an embedded stack has no {name!r}")
+
+    def _check(self, name: str) -> None:
+        settings = self._record.settings
+        names = (*settings.node_names, *settings.gateway_names)
+        if name not in names:
+            raise StackError(f"this stack has no {name!r}, only {', '.join(names)}")
 
     async def _start_node(self, name: str) -> None:
         settings = NodeSettings(

@@ -1,0 +1,70 @@
+# `make help` lists what there is. Needs make and Python >= 3.11; the rest is installed here.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CODE   := replicad api_gateway tests
+
+# Where `make run` keeps its cluster; ONCE=1 ends it after the load and the check.
+DIR  ?= .replicad
+ONCE ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv servers run test test-compose lint format lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+venv: $(STAMP)  ## prepare .venv with the locked requirements and replicad itself
+
+# Debian's python3 has no ensurepip; its package is the one thing that pip cannot install.
+$(STAMP): requirements.lock setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "replicad needs Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
+	  else \
+	    echo "Python's venv module is missing: install it (Debian: apt-get install python3-venv)" >&2; \
+	    exit 1; \
+	  fi
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+servers: $(STAMP)  # RabbitMQ and ZooKeeper from Debian's packages, when missing
+	@$(BIN)/replicad stack prepare
+
+run: $(STAMP)  ## start a whole cluster and load the example forms (DIR=..., ONCE=1)
+	@$(BIN)/replicad demo --dir $(DIR) $(if $(ONCE),--once)
+
+test: lint servers  ## lint, types and every test, on real RabbitMQ and ZooKeeper
+	$(BIN)/python -m pytest
+
+test-compose: $(STAMP)  ## the integration tests against `docker compose up`
+	@tests/compose/run.sh $(BIN)/python
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+
+format: $(STAMP)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## make requirements.lock anew from setup.cfg
+	$(PYTHON) -m venv --clear .lock-venv
+	.lock-venv/bin/python -m pip install --quiet pip-tools
+	.lock-venv/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	  --all-build-deps --extra dev --no-emit-index-url --no-emit-find-links --no-header \
+	  --annotation-style line --output-file requirements.lock setup.cfg
+	rm -rf .lock-venv
+
+clean:  ## remove what make and the tools made; the cluster's data in DIR stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build ./*.egg-info
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
