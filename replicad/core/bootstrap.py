@@ -70,13 +70,19 @@ def plan_adoption(
 
     In sync are those whose log ends highest by (epoch, index): an entry of the highest epoch was
     written by a leader that held everything committed before, and of two logs that end in one
-    epoch the longer holds the shorter. So nothing acknowledged is missing there, provided that
-    every replica is present; the others catch up. A replica with an empty directory is present,
-    and holds nothing.
+    epoch the longer holds the shorter. The others catch up. So nothing acknowledged is missing,
+    as long as one replica that holds it is among them: every acknowledged entry is on at least
+    min_in_sync replicas, so fewer than that may have lost their data.
+
+    Args:
+        replicas: The names of all replicas, as before.
+        min_in_sync: As before.
+        members: The living processes.
+        nonce: Random.
 
     Raises:
-        ConfigurationError: A replica is missing, the replicas belong to several clusters, nobody
-            holds data, or logs that should be equal are not; or min_in_sync does not fit.
+        ConfigurationError: A replica is missing, the replicas belong to several clusters, too many
+            are empty, or logs that should be equal are not; or min_in_sync does not fit.
     """
     registered = _registered(replicas, min_in_sync, members)
     clusters = sorted({member.cluster_id for member in registered} - {""})
@@ -84,6 +90,12 @@ def plan_adoption(
         raise ConfigurationError("no replica holds data: run `replicad cluster init`")
     if len(clusters) > 1:
         raise ConfigurationError(f"the replicas hold data of several clusters: {clusters}")
+    empty = [member.node for member in registered if not member.cluster_id]
+    if len(empty) >= min_in_sync:
+        raise ConfigurationError(
+            f"{', '.join(empty)} are empty: with min_in_sync {min_in_sync} an acknowledged record "
+            "may have been on these replicas alone; bring back one of their data directories"
+        )
     end = max((member.last_epoch, member.last_index) for member in registered)
     longest = [m for m in registered if (m.last_epoch, m.last_index) == end]
     if len({member.last_digest for member in longest}) > 1:

@@ -56,7 +56,7 @@ class ClusterState:
 
     Attributes:
         epoch: 0 before the first election; only ever grows.
-        leader: The leader's name; None only in epoch 0.
+        leader: The leader's name; None before the first election after init or adopt.
         incarnation: Which run of the leader's process.
         url: The leader's HTTP address.
         isr: The in-sync replicas with the disks that count, in the order they joined.

@@ -107,6 +107,12 @@ def test_adoption_knows_an_empty_replica_as_one_that_holds_nothing() -> None:
     assert plan.state.isr == (disk("n1"), disk("n2"))
 
 
+def test_no_adoption_when_acknowledged_records_may_be_on_lost_disks_only() -> None:
+    # In sync were perhaps n2 and n3 alone; n1 may lack what they acknowledged.
+    with pytest.raises(ConfigurationError, match="n2, n3 are empty"):
+        adoption(full("n1", 5, 80), empty("n2"), empty("n3"))
+
+
 def test_no_adoption_without_every_replica() -> None:
     with pytest.raises(ConfigurationError, match="not registered: n1"):
         adoption(full("n2", 5, 80), full("n3", 5, 80))
