@@ -29,7 +29,8 @@ from replicad.core.messages import Append, Message
 from replicad.errors import BrokerError
 
 RETRY_DELAY_MIN_S = 0.1
-RETRY_DELAY_MAX_S = 1.0
+# Well below the lag that costs a follower its place: all must be back when the broker is.
+RETRY_DELAY_MAX_S = 0.3
 STOP_S = 1.0
 
 _log = structlog.get_logger(__name__)

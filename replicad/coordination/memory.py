@@ -91,9 +91,10 @@ class MemoryCoordinator:
         if self._on_view is not None:
             self._on_view(self._store.view())
 
-    async def register(self, member: Member) -> None:
+    async def register(self, describe: Callable[[], Member]) -> None:
         """See `Coordinator.register`."""
         self._require_session()
+        member = describe()
         namesakes = [other for other in self._store.members if other.node == member.node]
         for other in namesakes:
             if other.disk_id != member.disk_id:

@@ -22,9 +22,10 @@ class Coordinator(Protocol):
             CoordinationError: No connection within the deadline.
         """
 
-    async def register(self, member: Member) -> None:
+    async def register(self, describe: Callable[[], Member]) -> None:
         """Create the ephemeral member, and again after each expired session.
 
+        `describe` is called each time: what a member says of its log must be true when it says it.
         A registration of the same node with the same disk id is superseded.
 
         Raises:

@@ -65,7 +65,7 @@ class ZooKeeperCoordinator:
         self._session = ZooKeeperSession(hosts, session_timeout_s, self._stale.set)
         self._version_seen = -1
         self._config_version: int | None = None
-        self._member: Member | None = None
+        self._describe: Callable[[], Member] | None = None
         self._registered_by: int | None = None
         self._claiming = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -195,7 +195,7 @@ class ZooKeeperCoordinator:
             raise CoordinationError(f"the transaction failed: {errors}")
         return list(results)
 
-    async def register(self, member: Member) -> None:
+    async def register(self, describe: Callable[[], Member]) -> None:
         """See `Coordinator.register`.
 
         A namesake with another disk may be dead already, and its session not yet expired: it is
@@ -203,19 +203,20 @@ class ZooKeeperCoordinator:
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._session_timeout_s + EXPIRY_MARGIN_S
-        while (rival := await self._claim(member)) is not None:
+        while (rival := await self._claim(describe())) is not None:
             if clock() > deadline:
                 raise _taken(rival)
             await asyncio.sleep(RETRY_DELAY_S)
-        self._member = member
+        self._describe = describe
 
     async def _renew_registration(self) -> None:
-        if self._member is None or self._registered_by == self._session.session_id:
+        if self._describe is None or self._registered_by == self._session.session_id:
             return
-        rival = await self._claim(self._member)
+        member = self._describe()
+        rival = await self._claim(member)
         if rival is not None:
             raise _taken(rival)
-        _log.info("registered again", node=self._member.node)
+        _log.info("registered again", node=member.node)
 
     async def _claim(self, member: Member) -> Member | None:
         """Register, unless another disk's process holds the name: then return that."""

@@ -90,7 +90,7 @@ def plan_adoption(
         raise ConfigurationError("no replica holds data: run `replicad cluster init`")
     if len(clusters) > 1:
         raise ConfigurationError(f"the replicas hold data of several clusters: {clusters}")
-    empty = [member.node for member in registered if not member.cluster_id]
+    empty = [member.node for member in registered if not member.last_index]
     if len(empty) >= min_in_sync:
         raise ConfigurationError(
             f"{', '.join(empty)} are empty: with min_in_sync {min_in_sync} an acknowledged record "

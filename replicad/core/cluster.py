@@ -6,7 +6,7 @@ Source: docs/protocol.md, "Coordination state".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import orjson
@@ -69,15 +69,6 @@ class ClusterState:
     url: str | None
     isr: tuple[Disk, ...]
     nonce: str
-
-    def without(self, gone: tuple[Disk, ...], nonce: str) -> ClusterState:
-        """The same state with a smaller ISR."""
-        return replace(self, isr=tuple(d for d in self.isr if d not in gone), nonce=nonce)
-
-    def admitting(self, joined: Disk, nonce: str) -> ClusterState:
-        """The same state with `joined` in the ISR, in place of an older disk of that node."""
-        others = tuple(d for d in self.isr if d.node != joined.node)
-        return replace(self, isr=(*others, joined), nonce=nonce)
 
     def to_json(self) -> bytes:
         """The bytes of the znode."""

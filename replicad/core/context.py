@@ -39,6 +39,8 @@ class Settings:
         candidate_delay_max_s: Candidates wait a random time up to this, so that one usually wins.
         fetch_retry_s: When a follower asks again for entries that did not come.
         proposal_retry_s: Pause after a proposal that was refused or whose outcome is unknown.
+        resign_after_s: A leader that commits nothing for so long makes way ...
+        hold_back_s: ... and does not stand again for so long.
         read_fallback_s: When a strong read that no round confirms asks ZooKeeper instead.
         chunk_bytes_max: Of one catch-up message.
         pending_bytes_max: Of entries appended and not yet committed; beyond it, writes wait.
@@ -52,6 +54,8 @@ class Settings:
     candidate_delay_max_s: float = 0.1
     fetch_retry_s: float = 0.3
     proposal_retry_s: float = 0.2
+    resign_after_s: float = 4.0
+    hold_back_s: float = 5.0
     read_fallback_s: float = 0.3
     chunk_bytes_max: int = 1024 * 1024
     pending_bytes_max: int = 64 * 1024 * 1024
@@ -92,6 +96,7 @@ class Context:
         self.disk_writable = True
         self.halted = False
         self._unix_ms = 0
+        self._tokens = 0
         self._last_time = last_time
         self._effects: list[Effect] = []
 
@@ -108,6 +113,15 @@ class Context:
     def emit(self, effect: Effect) -> None:
         """Add an effect to this step."""
         self._effects.append(effect)
+
+    def nonce(self) -> str:
+        """16 random hex digits that tell a proposal from every other."""
+        return f"{self.rng.getrandbits(64):016x}"
+
+    def new_token(self) -> int:
+        """Names a ReadState; never used twice by this process, and never NO_TOKEN."""
+        self._tokens += 1
+        return self._tokens
 
     def wall_time(self) -> str:
         """The time for new entries; never less than any entry's before."""

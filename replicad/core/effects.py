@@ -78,6 +78,10 @@ class Propose:
     expected_version: int
 
 
+NO_TOKEN = 0
+"""Of a ReadState whose answer matters only as a view."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReadState:
     """Read the coordinator, beginning now, with a sync; then ReadFinished."""

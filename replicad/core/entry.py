@@ -21,6 +21,8 @@ from replicad.errors import MalformedEntryError
 
 ENTRY_BYTES_MAX: Final = 16 * 1024 * 1024
 DIGEST_BYTES: Final = 32
+# Leaves room for what the leader adds: index, epoch, time, commit and digest.
+_WRITE_BYTES_MAX: Final = ENTRY_BYTES_MAX - 1024
 INSERT: Final = "insert"
 EPOCH: Final = "epoch"
 
@@ -224,6 +226,8 @@ def decode_write(line: bytes) -> WriteRequest:
     at = line.find(_VALUE)
     try:
         value = line[at + len(_VALUE) : -1]
+        if len(line) > _WRITE_BYTES_MAX:
+            raise ValueError("too long")
         if at < 0 or line[-1:] != b"}" or not isinstance(orjson.loads(value), dict):
             raise ValueError("no object as value")
         head = orjson.loads(line[:at] + b"}")

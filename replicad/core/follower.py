@@ -77,6 +77,8 @@ class Follower:
         context = self._context
         known = list(takewhile(lambda line: context.log.holds(line.point), lines))
         new = lines[len(known) :]
+        if new and not context.disk_writable:
+            return  # What room is left is kept for epochs and marks; this is fetched again later.
         if new and new[0].point.index <= context.log.last and not self._truncate(new[0].point):
             return
         self._verified = max(self._verified, lines[-1].point if lines else append.previous)
@@ -136,7 +138,11 @@ class Follower:
             return
         self._fetched_at = context.now
         me = context.me.disk
-        fetch = Fetch(context.epoch, me.node, me.disk_id, context.log.points())
+        # What was verified in this epoch is among the points: it moves on with every message, even
+        # while all that comes is known already, so a long divergent tail is reached in the end.
+        points = {*context.log.points(), context.log.point(self._verified.index)}
+        ordered = tuple(sorted(points, reverse=True))
+        fetch = Fetch(context.epoch, me.node, me.disk_id, ordered)
         context.emit(Send(self.leader, fetch))
 
     def _ack(self, leader: str) -> None:

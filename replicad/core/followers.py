@@ -99,6 +99,10 @@ class Followers:
         progress = self.progress.get(disk)
         return progress is None or self._proof_at - progress.fresh_at > self._settings.lag_max_s
 
+    def heard_at(self, disk: Disk) -> float:
+        """When the disk's last message came."""
+        return self.progress[disk].heard_at
+
     def highest_match(self, node: str) -> int:
         """Up to where any disk of the node is known to match; 0 if nothing is known."""
         return max((p.matched for disk, p in self.progress.items() if disk.node == node), default=0)

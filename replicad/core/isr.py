@@ -7,9 +7,11 @@ and the followers that are about to be proposed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from replicad.core.cluster import ClusterState, Disk
 from replicad.core.context import Context
-from replicad.core.effects import Level, Propose, ReadState
+from replicad.core.effects import NO_TOKEN, Level, Propose, ReadState
 from replicad.core.events import Outcome, ProposalFinished
 
 
@@ -34,25 +36,42 @@ class InSyncSet:
 
     def propose_shrink(self, gone: tuple[Disk, ...]) -> None:
         """Ask to remove members. They count until the transaction has succeeded."""
-        self._propose(self.confirmed.without(gone, self._nonce()))
+        self._propose(tuple(disk for disk in self.confirmed.isr if disk not in gone))
 
     def propose_admission(self, disk: Disk) -> None:
-        """Ask to admit a follower that is level with the commit index; it counts from now on."""
+        """Ask to admit a follower that is level with the commit index; it counts from now on.
+
+        It takes the place of an older disk of its node.
+        """
+        others = tuple(member for member in self.confirmed.isr if member.node != disk.node)
+        self._propose((*others, disk))
         self._joining.pop(disk, None)
-        self._propose(self.confirmed.admitting(disk, self._nonce()))
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether commits may wait for followers that only a proposal names."""
+        return bool(self._in_doubt)
+
+    def propose_settling(self) -> None:
+        """Ask for what is confirmed once more: the answer tells what became of the doubts.
+
+        Otherwise a follower that died while its admission was in doubt would be waited for until
+        it is back, although nobody may ever have stored its name.
+        """
+        self._propose(self.confirmed.isr)
 
     def join(self, disk: Disk) -> None:
         """Let commits wait for a follower, so that it can get level under load."""
         self._joining[disk] = self._context.now + self._context.settings.join_max_s
         self._recompute()
 
-    def drop_late_joiners(self) -> tuple[Disk, ...]:
+    def drop_late_joiners(self) -> None:
         """Give up on joiners that delayed commits for too long; nothing in ZooKeeper names them."""
-        late = tuple(d for d, until in self._joining.items() if self._context.now >= until)
+        late = [disk for disk, until in self._joining.items() if self._context.now >= until]
         for disk in late:
             del self._joining[disk]
-        self._recompute()
-        return late
+        if late:
+            self._recompute()
 
     def is_joining(self, disk: Disk) -> bool:
         """Whether commits wait for this follower although nothing was proposed yet."""
@@ -68,14 +87,9 @@ class InSyncSet:
         if finished.outcome is Outcome.ACCEPTED:
             self.adopt(proposal, finished.version)
             return
-        if finished.outcome is Outcome.REFUSED:
-            self._in_doubt.remove(proposal)
+        # Refused or not: an earlier attempt at the same may have happened. The state tells.
         self._retry_at = self._context.now + self._context.settings.proposal_retry_s
-        self._recompute()
-        self._context.report(
-            Level.WARNING, "isr proposal not confirmed", outcome=finished.outcome.value
-        )
-        self._context.emit(ReadState(token=0))
+        self._context.emit(ReadState(NO_TOKEN))
 
     def adopt(self, state: ClusterState, version: int) -> None:
         """A version above every one seen: it resolves all proposals that expected a lower one."""
@@ -95,14 +109,21 @@ class InSyncSet:
                 version=version,
             )
 
-    def _propose(self, state: ClusterState) -> None:
-        self._in_flight = state.nonce
-        self._in_doubt.append(state)
-        self._recompute()
-        self._context.emit(Propose(state, self.version))
+    def _propose(self, isr: tuple[Disk, ...]) -> None:
+        """Propose this ISR; for one that is in doubt already, the very same proposal once more.
 
-    def _nonce(self) -> str:
-        return f"{self._context.rng.getrandbits(64):016x}"
+        The version check lets at most one attempt happen, and the doubts stay few however long the
+        coordinator is away.
+        """
+        state = next((p for p in self._in_doubt if p.isr == isr), None)
+        if state is None:
+            state = replace(self.confirmed, isr=isr, nonce=self._context.nonce())
+            self._in_doubt.append(state)
+            self._recompute()
+            names = [disk.node for disk in isr]
+            self._context.report(Level.INFO, "isr proposed", isr=names, version=self.version)
+        self._in_flight = state.nonce
+        self._context.emit(Propose(state, self.version))
 
     def _recompute(self) -> None:
         # A dict keeps the order of insertion; the iteration order of a set would vary.

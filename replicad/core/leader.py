@@ -25,13 +25,13 @@ from replicad.core.effects import (
     Unresolved,
     WriteResult,
 )
-from replicad.core.entry import encode_epoch, encode_insert
-from replicad.core.events import ReadArrived, ReadFinished, WritesArrived
+from replicad.core.entry import WriteRequest, encode_epoch, encode_insert
+from replicad.core.events import ProposalFinished, ReadArrived, ReadFinished, WritesArrived
 from replicad.core.followers import Followers
 from replicad.core.isr import InSyncSet
 from replicad.core.membership import Membership
 from replicad.core.messages import Ack, Append, Echo, Fetch, Point
-from replicad.core.pending import PendingWrites, Verdict
+from replicad.core.pending import PendingWrites, Precedent, Verdict
 from replicad.core.rounds import Rounds
 from replicad.core.waiting import Waiting, WaitingRoom
 from replicad.errors import require
@@ -53,6 +53,8 @@ class Leader:
         self._published = 0
         self._sent_at = context.now
         self._echo_at = float("-inf")
+        self._commit_seen = 0
+        self._commit_moved_at = context.now
         context.emit(RoleChanged(leading=True))
         self._opening = self._append_opening()
 
@@ -72,49 +74,60 @@ class Leader:
             return Refusal.DISK_FULL
         if not context.broker_up:
             return Refusal.BROKER_DOWN
-        absent = [d for d in self._others(self.isr.confirmed.isr) if self.followers.lags(d)]
-        if len(self.isr.confirmed.isr) - len(absent) < context.config.min_in_sync:
+        if not self._enough_present():
             return Refusal.NOT_ENOUGH_REPLICAS
-        if (
-            context.log.end - context.log.end_of(context.commit)
-            > context.settings.pending_bytes_max
-        ):
+        pending_bytes = context.log.end - context.log.end_of(context.commit)
+        if pending_bytes > context.settings.pending_bytes_max:
             return Refusal.OVERLOADED
         return None
+
+    def is_stuck(self) -> bool:
+        """Whether another leader might do better (rule 5).
+
+        For too long nothing of what was appended has been committed, although the broker works and
+        enough followers seem to be there: this leader's disk hangs, or it no longer hears them.
+        """
+        context = self._context
+        idle = context.commit == context.log.last
+        if idle or context.commit != self._commit_seen or not context.broker_up:
+            self._commit_seen = context.commit
+            self._commit_moved_at = context.now
+        waited = context.now - self._commit_moved_at
+        return waited >= context.settings.resign_after_s and self._enough_present()
+
+    def _enough_present(self) -> bool:
+        isr = self.isr.confirmed.isr
+        absent = [disk for disk in self._others(isr) if self.followers.lags(disk)]
+        return len(isr) - len(absent) >= self._context.config.min_in_sync
 
     # -- requests -----------------------------------------------------------------------------
 
     def on_writes(self, arrived: WritesArrived) -> None:
         """Validate against the applied state and what is pending, then append and publish."""
         context = self._context
-        refusal = self.refusal() if arrived.epoch == context.epoch else Refusal.NOT_LEADER
-        if refusal is not None:
-            refused = (refusal,) * len(arrived.writes)
+        if arrived.epoch != context.epoch or not self.ready:
+            refused = (Refusal.NOT_LEADER,) * len(arrived.writes)
             context.emit(AnswerWrites(arrived.token, refused, (), {}))
             return
         require(arrived.applied == context.applied, "writes are looked up in the latest state")
         before = context.log.last_point
         time = context.wall_time()
+        refusal = self.refusal()
         results: list[WriteResult] = []
         lines: list[bytes] = []
         index = 0
         for write, found in zip(arrived.writes, arrived.found, strict=True):
+            # Known writes are answered even while new ones are refused (rule 10).
             verdict = self._pending.judge(write, found)
-            if verdict is None:
-                line, digest = encode_insert(
-                    write,
-                    index=context.log.last + 1,
-                    epoch=context.epoch,
-                    time=time,
-                    commit=context.commit,
-                    previous=context.log.last_point.digest,
-                )
-                context.log.append(context.epoch, len(line), digest)
-                self._pending.add(context.log.last, write)
-                lines.append(line)
-                verdict = Verdict(context.log.last, same=True, known_request=True)
-            results.append(self._result(verdict))
-            index = max(index, verdict.at)
+            if verdict is not None:
+                results.append(self._result_of(verdict))
+                index = max(index, verdict.at)
+            elif refusal is not None:
+                results.append(refusal)
+            else:
+                lines.append(self._append(write, time))
+                index = context.log.last
+                results.append(self._committed(index))
         rejects = any(isinstance(result, Rejected) for result in results)
         round_ = self._rounds.current + 1 if rejects else 0
         self._waiting.add(Waiting(arrived.token, tuple(results), index, round_, context.now))
@@ -127,12 +140,33 @@ class Leader:
         self._publish(before, len(lines), blob)
         context.emit(SyncLog())
 
-    def _result(self, verdict: Verdict) -> WriteResult:
+    def _append(self, write: WriteRequest, time: str) -> bytes:
+        context = self._context
+        line, digest = encode_insert(
+            write,
+            index=context.log.last + 1,
+            epoch=context.epoch,
+            time=time,
+            commit=context.commit,
+            previous=context.log.last_point.digest,
+        )
+        context.log.append(context.epoch, len(line), digest)
+        self._pending.add(context.log.last, write)
+        return line
+
+    def _result_of(self, verdict: Verdict) -> WriteResult:
+        match verdict.precedent:
+            case Precedent.SAME_WRITE:
+                return self._committed(verdict.at)
+            case Precedent.OTHER_WRITE:
+                return Rejected.MISMATCH
+            case Precedent.RECORD:
+                return Rejected.DUPLICATE
+
+    def _committed(self, index: int) -> Committed:
+        """What a write will be told once its entry is committed."""
         log = self._context.log
-        if verdict.same:
-            at = verdict.at
-            return Committed(at, log.epoch_at(at), log.digest_at(at))
-        return Rejected.MISMATCH if verdict.known_request else Rejected.DUPLICATE
+        return Committed(index, log.epoch_at(index), log.digest_at(index))
 
     def on_read(self, arrived: ReadArrived) -> None:
         """Serve a strong read after a round that begins now or later (rule 11)."""
@@ -216,8 +250,27 @@ class Leader:
         self._pending.forget_from(first)
         self._published = min(self._published, first - 1)
         for waiting in self._waiting.take_from(first):
-            refused = (Refusal.DISK_FULL,) * len(waiting.results or ())
-            self._context.emit(AnswerWrites(waiting.token, refused, (), {}))
+            # Rejections may rest on what is gone now; they were not applied either.
+            kept = {
+                r for r in waiting.results or () if isinstance(r, Committed) and r.index < first
+            }
+            waiting.results = tuple(
+                result if result in kept else Refusal.DISK_FULL for result in waiting.results or ()
+            )
+            waiting.index = max((r.index for r in kept), default=0)
+            waiting.round = 0
+            self._waiting.add(waiting)
+        self._settle()
+
+    def on_proposal(self, finished: ProposalFinished) -> None:
+        """Take the answer to a proposal; a smaller ISR may commit what waited for who left."""
+        self.isr.on_proposal(finished)
+        self._settle()
+
+    def on_state(self, state: ClusterState, version: int) -> None:
+        """Take a state that names this leader."""
+        self.isr.adopt(state, version)
+        self._settle()
 
     def on_read_finished(self, finished: ReadFinished) -> None:
         """A read of ZooKeeper that was to stand for a round has ended."""
@@ -305,7 +358,8 @@ class Leader:
             context.advance_commit(level)
             self._pending.forget_applied(context.applied)
         confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
-        if self._waiting.highest_round > self._rounds.current <= confirmed and self._published:
+        round_wanted = self._waiting.highest_round > self._rounds.current
+        if round_wanted and confirmed >= self._rounds.current and self._published:
             self._send_all(context.log.point(self._published), 0, b"")
             confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
         for waiting in self._waiting.release(context.commit, confirmed):

@@ -38,8 +38,10 @@ class Membership:
             if self._followers.matched(disk) >= max(self._context.commit, first):
                 self._isr.propose_admission(disk)
                 return
-            if not self._followers.lags(disk) and not self._isr.is_joining(disk):
+            if not self._isr.is_joining(disk):
                 self._isr.join(disk)
+        if self._isr.in_doubt:
+            self._isr.propose_settling()
 
     def report_match(self, ack: Ack, progress: Progress) -> None:
         """Tell sync.log that a follower matched: when it is back, and else now and then."""
@@ -67,14 +69,16 @@ class Membership:
         return tuple(d for d in self._isr.confirmed.isr if d != me and self._followers.lags(d))
 
     def _outsiders(self) -> tuple[Disk, ...]:
-        """Followers outside the ISR that have lately been heard of."""
-        horizon = self._context.now - self._context.settings.lag_max_s
+        """Followers outside the ISR that keep up: the disk of each node that was heard last."""
+        latest: dict[str, Disk] = {}
+        for disk in sorted(self._followers.progress, key=self._followers.heard_at):
+            latest[disk.node] = disk
         return tuple(
             disk
-            for disk, progress in self._followers.progress.items()
+            for disk in latest.values()
             if disk not in self._isr.confirmed.isr
             and disk.node in self._context.config.replicas
-            and progress.heard_at >= horizon
+            and not self._followers.lags(disk)
         )
 
     def _report_missing(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from typing import NamedTuple
 
 from replicad.core.entry import WriteRequest
@@ -14,18 +15,27 @@ class _Entry(NamedTuple):
     write: WriteRequest
 
 
+class Precedent(Enum):
+    """What was written before that concerns a write."""
+
+    SAME_WRITE = "same write"
+    """This very write, sent before."""
+    OTHER_WRITE = "other write"
+    """Another write with the same request id."""
+    RECORD = "record"
+    """A record under the same key, from another request."""
+
+
 class Verdict(NamedTuple):
     """How a write stands to what was written before.
 
     Attributes:
-        at: Index of the entry that decides; 0 if it is applied and its index does not matter.
-        same: Whether that entry is this very write, sent before.
-        known_request: Whether the request id was used before.
+        precedent: What there is.
+        at: Index of its entry; 0 if that is applied and does not matter.
     """
 
+    precedent: Precedent
     at: int
-    same: bool
-    known_request: bool
 
 
 class PendingWrites:
@@ -42,10 +52,11 @@ class PendingWrites:
         request = self._requests.get(write.request) or found.request
         if request is not None:
             index, fingerprint = request
-            return Verdict(index, fingerprint == write.fingerprint, known_request=True)
+            same = fingerprint == write.fingerprint
+            return Verdict(Precedent.SAME_WRITE if same else Precedent.OTHER_WRITE, index)
         index = self._keys.get((write.collection, write.key), 0)
         if index or found.exists:
-            return Verdict(index, same=False, known_request=False)
+            return Verdict(Precedent.RECORD, index)
         return None
 
     def add(self, index: int, write: WriteRequest) -> None:

@@ -201,6 +201,8 @@ class Replica:
     def _on_tick(self) -> None:
         if isinstance(self._role, Leader):
             self._role.on_tick()
+            if self._role.is_stuck():
+                self._make_way("nothing was committed for too long")
         else:
             self._election.on_tick(self._view)
 
@@ -211,11 +213,9 @@ class Replica:
         self._view = view
         state = view.state
         if isinstance(self._role, Leader) and self._role.is_named_by(state):
-            self._role.isr.adopt(state, view.version)
-        elif state.epoch > self._context.epoch and self._election.is_own(state):
-            self._lead(state, view.version)
+            self._role.on_state(state, view.version)
         elif state.epoch > self._context.epoch:
-            self._follow(state.epoch, f"state names {state.leader} in epoch {state.epoch}")
+            self._enter(state, view.version)
 
     def _on_read_finished(self, finished: ReadFinished) -> None:
         if finished.view is not None:
@@ -225,7 +225,7 @@ class Replica:
 
     def _on_proposal(self, finished: ProposalFinished) -> None:
         if isinstance(self._role, Leader):
-            self._role.isr.on_proposal(finished)
+            self._role.on_proposal(finished)
             return
         state = self._election.on_proposal(finished)
         if state is None:
@@ -233,7 +233,7 @@ class Replica:
         if state.epoch <= self._context.epoch:
             return  # A late success below the persisted epoch: somebody else leads (rule 4).
         self._view = View(self._view.config, state, finished.version, self._view.members)
-        self._lead(state, finished.version)
+        self._enter(state, finished.version)
 
     def _on_broker(self, *, up: bool) -> None:
         self._context.broker_up = up
@@ -250,7 +250,19 @@ class Replica:
             return
         self._role.on_append_failed(first)
         if first == self._role.first:
-            self._depose("no room for the epoch's first entry")
+            self._make_way("no room for the epoch's first entry")
+
+    def _enter(self, state: ClusterState, version: int) -> None:
+        """Take the role that the state of a new epoch gives to this replica."""
+        if state.leader == self._context.me.node and self._election.is_own(state):
+            self._lead(state, version)
+        else:
+            self._follow(state.epoch, f"state names {state.leader} in epoch {state.epoch}")
+
+    def _make_way(self, reason: str) -> None:
+        """Lead no more, and let another replica try; ZooKeeper is told by the election."""
+        self._election.hold_back()
+        self._depose(reason)
 
     def _lead(self, state: ClusterState, version: int) -> None:
         context = self._context

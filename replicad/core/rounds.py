@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from replicad.core.context import Context
-from replicad.core.effects import ReadState
+from replicad.core.effects import NO_TOKEN, ReadState
 from replicad.core.waiting import WaitingRoom
 
 
@@ -24,7 +24,8 @@ class Rounds:
         """No round has begun."""
         self._context = context
         self.current = 0
-        self._asked = 0
+        self._asked_token = NO_TOKEN
+        self._asked_round = 0
         self._asked_at = float("-inf")
         self._answered = 0
 
@@ -52,11 +53,12 @@ class Rounds:
         oldest = waiting.oldest_unread(self._answered)
         if oldest and self._context.now - oldest.began_at >= settings.read_fallback_s:
             self.begin()
-            self._asked = self.current
+            self._asked_round = self.current
             self._asked_at = self._context.now
-            self._context.emit(ReadState(self._asked))
+            self._asked_token = self._context.new_token()
+            self._context.emit(ReadState(self._asked_token))
 
     def on_coordinator_read(self, token: int, *, named: bool) -> None:
         """ZooKeeper was read; `named` tells whether it names this leader in this epoch."""
-        if named and 0 < token <= self._asked:
-            self._answered = max(self._answered, token)
+        if named and token == self._asked_token:
+            self._answered = self._asked_round

@@ -7,9 +7,9 @@ open and lock the data directory -> serve HTTP -> register -> wait for config an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import signal
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -28,7 +28,12 @@ from replicad.core.context import Context, Identity, Settings
 from replicad.core.events import BrokerChanged, MessageReceived, ViewSeen
 from replicad.core.messages import Message
 from replicad.core.replica import Replica
-from replicad.errors import ConfigurationError, NotInitialisedError, ReplicadError
+from replicad.errors import (
+    ConfigurationError,
+    NotInitialisedError,
+    ProtocolViolationError,
+    ReplicadError,
+)
 from replicad.node.driver import Driver
 from replicad.node.http import Json, NodeHttp, refusal_text
 from replicad.node.metrics import StatusCollector
@@ -89,6 +94,7 @@ class Node:
         self._view: View | None = None
         self._registered = False
         self._warned = False
+        self._crashed = False
         self.driver: Driver | None = None
         self.failed: BaseException | None = None
         self.ended = asyncio.Event()
@@ -109,7 +115,7 @@ class Node:
             await self._serve()
             await self._broker.start(self._on_message, self._on_broker_status)
             await self._coordinator.start(self._on_view)
-            await self._coordinator.register(self._member(self._directory))
+            await self._coordinator.register(self._describe_member)
             self._registered = True
             if self._view is not None:
                 self._on_view(self._view)
@@ -119,29 +125,22 @@ class Node:
 
     async def stop(self) -> None:
         """Leave the cluster first, so that a successor can be elected, then close everything."""
-        await self._coordinator.stop()
-        if self.driver is not None:
-            await self.driver.stop()
-        await self._broker.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._store is not None and self.failed is None:
-            self._store.close()
-        elif self._store is not None:
-            self._store.abandon()
-        self._release()
+        async with AsyncExitStack() as last_things:  # Done in reverse order, whatever fails.
+            last_things.callback(self._release)
+            last_things.callback(self._close_store)
+            if self._runner is not None:
+                last_things.push_async_callback(self._runner.cleanup)
+            last_things.push_async_callback(self._broker.stop)
+            if self.driver is not None:
+                last_things.push_async_callback(self.driver.stop)
+            await self._coordinator.stop()
 
     async def crash(self) -> None:
         """Be gone as after SIGKILL: nothing is flushed, synced or said good-bye to."""
+        self._crashed = True
         if self.driver is not None:
             self.driver.abandon()
-        await self._coordinator.stop()
-        await self._broker.stop()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._store is not None:
-            self._store.abandon()
-        self._release()
+        await self.stop()
 
     def end_with(self, part: asyncio.Future[None]) -> None:
         """Fail when `part`, something that this node depends on, completes with an error."""
@@ -200,7 +199,11 @@ class Node:
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()
 
-    def _member(self, directory: DataDirectory) -> Member:
+    def _describe_member(self) -> Member:
+        """What this replica registers: true now, and asked again for each new session."""
+        directory = self._directory
+        if directory is None:
+            raise ProtocolViolationError("only a started node registers")
         log = self._store.log if self._store else None
         return Member(
             node=self._settings.name,
@@ -301,6 +304,14 @@ class Node:
         self.failed = error
         self.ended.set()
 
+    def _close_store(self) -> None:
+        if self._store is None:
+            return
+        if self._crashed or self.failed is not None:
+            self._store.abandon()
+        else:
+            self._store.close()
+
     def _release(self) -> None:
         if self._sync_log is not None:
             self._sync_log.close()
@@ -330,7 +341,7 @@ async def _run(settings: NodeSettings) -> None:
     node.end_with(broker.failed)
     node.end_with(coordinator.failed)
     await node.ended.wait()
-    with contextlib.suppress(TimeoutError):
+    with suppress(TimeoutError):
         async with asyncio.timeout(2 * _SHUTDOWN_S):
             await node.stop()
     if node.failed is not None:

@@ -64,7 +64,7 @@ from replicad.node.synclog import SyncLog as SyncLogFile
 TICK_S: Final = 0.05
 # With less room than this, entries are refused; what is left lets the record store, epochs and
 # marks be written, so that reads and elections go on.
-RESERVE_BYTES: Final = 16 * 1024 * 1024
+RESERVE_BYTES: Final = 96 * 1024 * 1024
 _MARK_INTERVAL_S: Final = 1.0
 
 
@@ -191,6 +191,8 @@ class Driver:
     # -- the loop -----------------------------------------------------------------------------
 
     def _expect(self, future: asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead]) -> int:
+        if self._stopped:
+            raise asyncio.CancelledError  # As for those who waited when it stopped.
         self._tokens += 1
         self._answers[self._tokens] = future
         return self._tokens
@@ -205,8 +207,11 @@ class Driver:
         try:
             while self._events and not self._stopped:
                 self._step(self._events.popleft())
-        except (ReplicadError, OSError) as error:
+        except BaseException as error:
+            # Whatever it was, effects of a step are missing: the core must not go on.
             self._fail(error)
+            if not isinstance(error, ReplicadError | OSError):
+                raise  # A defect: let it be seen.
         finally:
             self._stepping = False
 
@@ -306,7 +311,7 @@ class Driver:
         try:
             version = await self._coordinator.propose(propose.state, propose.expected_version)
         except CoordinationError as error:
-            self._log.warning("outcome of a proposal unknown", error=str(error))
+            self._log.info("outcome of a proposal unknown", error=str(error))
             self.feed(ProposalFinished(nonce, Outcome.UNKNOWN, -1))
             return
         if version is None:
@@ -334,7 +339,7 @@ class Driver:
         self._take(Tick())
 
     def _watch_disk(self) -> None:
-        writable = self.store.free_bytes() >= RESERVE_BYTES
+        writable = self.store.free_bytes() >= RESERVE_BYTES + self.store.unapplied_bytes()
         if writable != self._disk_writable:
             self._disk_writable = writable
             self._log.warning("disk writable" if writable else "disk nearly full")

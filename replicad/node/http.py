@@ -150,9 +150,13 @@ class NodeHttp:
             if driver.stopped:
                 # An incomplete answer must not look complete.
                 raise ConnectionAbortedError("the replica stops")
-            page = driver.store.records.scan(
-                collection, after=after, upto=upto, limit=_PAGE, genero=genero
-            )
+            try:
+                page = driver.store.records.scan(
+                    collection, after=after, upto=upto, limit=_PAGE, genero=genero
+                )
+            except RecordsDamagedError as error:
+                driver.rebuild_records()
+                raise ConnectionAbortedError("the record store was damaged") from error
             if not page:
                 break
             await response.write(opening + b",".join(value for _, value in page))

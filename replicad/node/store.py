@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from replicad.core.entry import genesis_digest, split_lines
 from replicad.core.log import LogIndex
-from replicad.errors import RecordsDamagedError
+from replicad.errors import CorruptLogError, RecordsDamagedError
 from replicad.storage.datadir import DataDirectory
 from replicad.storage.journal import Journal
 from replicad.storage.records import Records
@@ -47,7 +47,11 @@ class Store:
         self.cut_bytes = recovered.cut_bytes
         applied = self.records.applied
         if applied.index and not self.log.holds(applied):
-            self.records.reset()
+            self.abandon()
+            raise CorruptLogError(
+                f"the log of {directory.path} and records.sqlite differ at the committed entry "
+                f"{applied.index}: one of them was replaced. If it is the record store, delete it"
+            )
         self.apply(self.commit)
 
     def append(self, first: int, lines: bytes) -> None:
@@ -105,12 +109,20 @@ class Store:
             lines = self.read(first, last - first + 1)
             self.records.apply(split_lines(lines), self.log.digest_at(last))
 
+    def unapplied_bytes(self) -> int:
+        """What the record store and its journal may still need for entries in the log.
+
+        SQLite writes each row once to its write-ahead log and once to the file.
+        """
+        return 2 * (self.log.end - self.log.end_of(self.records.applied.index))
+
     def free_bytes(self) -> int:
         """Room left on the disk."""
         return self._directory.free_bytes()
 
     def close(self) -> None:
         """Make the mark durable and close the files."""
+        self.mark_synced()
         self.records.close()
         self._journal.close()
 

@@ -240,8 +240,10 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, Point]:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise DiskFailedError(f"cannot open {path}: {error}") from error
-        connection = sqlite3.connect(path, isolation_level=None)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
         try:
+            # Nobody else may lock the file: a lock would hold up the whole replica.
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
@@ -277,7 +279,7 @@ def _delete(path: Path) -> None:
 
 @contextmanager
 def _typed_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors about the file into replicad's; programming errors stay as they are."""
+    """Turn SQLite's errors about the file into replicad's."""
     try:
         yield
     except sqlite3.IntegrityError as error:
@@ -289,6 +291,4 @@ def _typed_errors(path: Path) -> Iterator[None]:
             raise RecordsDamagedError(f"{path}: {error}") from error
         if primary == sqlite3.SQLITE_FULL:
             raise DiskFullError(f"{path}: {error}") from error
-        if primary in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            raise DiskFailedError(f"{path}: {error}") from error
-        raise
+        raise DiskFailedError(f"{path}: {error}") from error

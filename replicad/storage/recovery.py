@@ -32,7 +32,7 @@ from replicad.storage.journal import SEGMENT_BYTES, Journal, Segment
 
 _BLOCK_BYTES: Final = 4 * 1024 * 1024
 _HEAD: Final = re.compile(
-    rb'\{"index":(\d{1,19}),"epoch":\d{1,19},"time":"[^"]{1,40}","commit":(\d{1,19}),"operation":"'
+    rb'(?<![:,\[])\{"index":(\d{1,19}),"epoch":\d{1,19},"time":"[^"]{1,40}","commit":(\d{1,19}),"operation":"'
 )
 _HEAD_BYTES_MAX: Final = 200
 
@@ -192,6 +192,8 @@ def _later_commit(journal: Journal, start: int) -> int:
     """The highest commit index that anything like an entry's head names after `start`.
 
     An entry names only earlier ones as committed: so the damaged one is no evidence about itself.
+    A client's value may imitate a head, but inside of an entry an object always follows a colon,
+    a comma or a bracket. A real one may follow anything: the line break before it may be damaged.
     """
     highest = 0
     rest = b""

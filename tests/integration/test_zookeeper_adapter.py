@@ -73,7 +73,7 @@ async def test_restarted_server_keeps_the_session_and_the_watches(
 ) -> None:
     one, watcher = [await new_session() for _ in range(2)]
     await one.coordinator.create_cluster(CONFIG, FOUNDED)
-    await one.coordinator.register(MEMBER)
+    await one.coordinator.register(lambda: MEMBER)
     await watcher.sees(MEMBER)
     await asyncio.to_thread(server.stop)
     with pytest.raises(CoordinationError):
@@ -100,7 +100,7 @@ async def test_expired_session_registers_again(
     await proxy.open()
     hosts = f"{LOOPBACK}:{proxy.port}"
     one = await opened(lambda: ZooKeeperCoordinator(hosts, cluster, SESSION_TIMEOUT_S), [])
-    await one.coordinator.register(MEMBER)
+    await one.coordinator.register(lambda: MEMBER)
     await watcher.sees(MEMBER)
     proxy.cut()
     await watcher.sees()
@@ -213,7 +213,7 @@ async def main():
     hosts, cluster, timeout, member = sys.argv[1:]
     coordinator = ZooKeeperCoordinator(hosts, cluster, float(timeout))
     await coordinator.start(lambda view: None)
-    await coordinator.register(Member.from_json(member))
+    await coordinator.register(lambda: Member.from_json(member))
     await coordinator.failed
 asyncio.run(main())
 """
@@ -247,7 +247,7 @@ async def test_node_whose_disk_was_replaced_waits_for_the_end_of_its_old_session
     process.kill()
     await process.wait()
     wiped = replace(MEMBER, incarnation="i9", disk_id="new")
-    await one.coordinator.register(wiped)
+    await one.coordinator.register(lambda: wiped)
     await one.sees(wiped)
 
 

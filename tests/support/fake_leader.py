@@ -201,7 +201,7 @@ class FakeCluster:
         session = MemoryCoordinator(self.store)
         await session.start(lambda view: None)
         await session.register(
-            Member(name, f"incarnation-{name}", url, f"disk-{name}", 0, 0, "", 0, "")
+            lambda: Member(name, f"incarnation-{name}", url, f"disk-{name}", 0, 0, "", 0, "")
         )
         self._sessions[name] = session
 

@@ -87,7 +87,7 @@ async def test_a_failover_is_ridden_out_with_the_same_key(
 async def test_a_form_that_is_refused_ends_the_load(gateway: tuple[FakeGateway, str]) -> None:
     fake, url = gateway
     fake.failures = [400]
-    with pytest.RaisesGroup(pytest.RaisesExc(LoadError, match="400 not now")):
+    with pytest.raises(LoadError, match="400 not now"):
         await load(url, FORMS, 0, lambda: None)
 
 

@@ -148,9 +148,9 @@ class CoordinatorContract:
 
     async def test_members_come_and_go(self, new_session: NewSession) -> None:
         one, two, watcher = [await new_session() for _ in range(3)]
-        await two.coordinator.register(OTHER)
+        await two.coordinator.register(lambda: OTHER)
         await watcher.sees(OTHER)
-        await one.coordinator.register(MEMBER)
+        await one.coordinator.register(lambda: MEMBER)
         await watcher.sees(MEMBER, OTHER)
         await two.coordinator.stop()
         await watcher.sees(MEMBER)
@@ -159,34 +159,34 @@ class CoordinatorContract:
 
     async def test_registration_can_be_brought_up_to_date(self, new_session: NewSession) -> None:
         one, watcher = [await new_session() for _ in range(2)]
-        await one.coordinator.register(MEMBER)
+        await one.coordinator.register(lambda: MEMBER)
         await watcher.sees(MEMBER)
         newer = replace(MEMBER, last_index=8)
-        await one.coordinator.register(newer)
+        await one.coordinator.register(lambda: newer)
         await watcher.sees(newer)
 
     async def test_dead_predecessor_is_superseded(self, new_session: NewSession) -> None:
         predecessor, successor, watcher = [await new_session() for _ in range(3)]
-        await predecessor.coordinator.register(MEMBER)
+        await predecessor.coordinator.register(lambda: MEMBER)
         restarted = replace(MEMBER, incarnation="i9")
-        await successor.coordinator.register(restarted)
+        await successor.coordinator.register(lambda: restarted)
         await watcher.sees(restarted)
         await predecessor.coordinator.stop()
         assert (await watcher.coordinator.read()).members == (restarted,)
 
     async def test_name_of_a_living_node_is_refused(self, new_session: NewSession) -> None:
         living, intruder = [await new_session() for _ in range(2)]
-        await living.coordinator.register(MEMBER)
+        await living.coordinator.register(lambda: MEMBER)
         with pytest.raises(NodeNameTakenError, match="n1"):
             await intruder.coordinator.register(
-                replace(MEMBER, incarnation="i9", disk_id="other", url="http://other")
+                lambda: replace(MEMBER, incarnation="i9", disk_id="other", url="http://other")
             )
         assert (await living.coordinator.read()).members == (MEMBER,)
 
     async def test_name_is_free_again_after_a_stop(self, new_session: NewSession) -> None:
         one, two = [await new_session() for _ in range(2)]
-        await one.coordinator.register(MEMBER)
+        await one.coordinator.register(lambda: MEMBER)
         await one.coordinator.stop()
         wiped = replace(MEMBER, incarnation="i9", disk_id="other")
-        await two.coordinator.register(wiped)
+        await two.coordinator.register(lambda: wiped)
         await two.sees(wiped)

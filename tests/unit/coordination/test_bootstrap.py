@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +30,7 @@ async def register(store: MemoryStore, *members: Member) -> None:
     for each in members:
         coordinator = MemoryCoordinator(store)
         await coordinator.start(lambda _view: None)
-        await coordinator.register(each)
+        await coordinator.register(partial(Member.from_json, each.to_json()))
 
 
 def with_data(node: str) -> Member:
@@ -111,3 +113,18 @@ async def test_a_known_cluster_is_not_adopted() -> None:
     await initialise(MemoryCoordinator(store), REPLICAS, 2, 10)
     with pytest.raises(ConfigurationError, match="nothing to adopt"):
         await adopt(MemoryCoordinator(store), REPLICAS, 2, 10, lambda _plan: None)
+
+
+async def test_with_a_path_the_cluster_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.json"
+    store = MemoryStore(path=path)
+    await register(store, *map(member, REPLICAS))
+    await initialise(MemoryCoordinator(store), REPLICAS, 2, 10)
+    session = MemoryCoordinator(store)
+    await session.start(lambda _view: None)
+    assert store.state is not None
+    assert await session.propose(replace(store.state, epoch=1, leader="n1"), 0) == 1
+
+    later = MemoryStore(path=path)
+    assert later.view() == replace(store.view(), members=())
+    assert later.version == 1

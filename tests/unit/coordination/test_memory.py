@@ -33,7 +33,7 @@ async def test_member_vanishes_with_a_crash() -> None:
     crashing = MemoryCoordinator(store)
     await opened(lambda: crashing, sessions)
     watcher = await opened(lambda: MemoryCoordinator(store), sessions)
-    await crashing.register(MEMBER)
+    await crashing.register(lambda: MEMBER)
     await watcher.sees(MEMBER)
     crashing.crash()
     await watcher.sees()

@@ -248,6 +248,17 @@ def test_what_the_damaged_line_itself_says_does_not_count(tmp_path: Path, log: L
     recovered.journal.abandon()
 
 
+def test_a_record_that_imitates_an_entry_is_no_evidence(tmp_path: Path, log: LogBuilder) -> None:
+    """Else a client could choose that a power cut leaves a replica that refuses to start."""
+    fake = b'{"index":9,"epoch":1,"time":"t","commit":8,"operation":"insert"}'
+    lines = log.inserts(2)
+    torn = log.insert(write_of("x", b'{"a":%b,"b":[%b,%b]}' % (fake, fake, fake)))[:-10]
+    store(tmp_path, lines + torn)
+    recovered = recover_small(tmp_path, log)
+    assert (recovered.index.last, recovered.cut_bytes) == (2, len(torn))
+    recovered.journal.abandon()
+
+
 def test_a_record_that_quotes_an_entry_is_no_evidence(tmp_path: Path, log: LogBuilder) -> None:
     """In a JSON string the quotes of the imitation are escaped."""
     quote = (
