@@ -7,11 +7,20 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from api_gateway.errors import LeaderError
-from api_gateway.leader import LeaderClient
+from api_gateway.leader import LeaderClient, Refusal
 from api_gateway.watch import ClusterWatch
 
 _STATUS_S: Final = 0.5
 _POSITIONS: Final = ("last_index", "commit_index", "applied_index", "digest")
+
+_NOT_WRITABLE: Final = "El líder no acepta escrituras en este momento."
+_REASONS: Final[Mapping[str, str]] = {
+    Refusal.NOT_LEADER: "El líder todavía confirma el comienzo de su época.",
+    Refusal.NOT_ENOUGH_REPLICAS: "No responden suficientes réplicas sincronizadas.",
+    Refusal.BROKER_DOWN: "El líder no tiene conexión con RabbitMQ.",
+    Refusal.DISK_FULL: "El disco del líder está lleno.",
+    Refusal.OVERLOADED: "Demasiadas escrituras esperan confirmación.",
+}
 
 Status = Mapping[str, Any]
 
@@ -50,7 +59,7 @@ async def why_not_writable(watch: ClusterWatch, client: LeaderClient) -> str | N
     if status.get("role") != "leader" or status.get("epoch") != leader.epoch:
         return f"{leader.name} todavía no dirige la época {leader.epoch}."
     if not status.get("writable"):
-        return str(status.get("reason") or "El líder no acepta escrituras en este momento.")
+        return _REASONS.get(str(status.get("reason")), _NOT_WRITABLE)
     return None
 
 

@@ -35,7 +35,7 @@ from replicad.errors import (
     ReplicadError,
 )
 from replicad.node.driver import Driver
-from replicad.node.http import Json, NodeHttp, refusal_text
+from replicad.node.http import Json, NodeHttp
 from replicad.node.metrics import StatusCollector
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog
@@ -155,7 +155,7 @@ class Node:
         """What /internal/status says: see docs/protocol.md."""
         identity: Json = {"name": self._settings.name, "url": self._settings.url}
         if self.driver is None:
-            return {**identity, "role": "waiting", "writable": False, "reason": "no cluster yet"}
+            return {**identity, "role": "waiting", "writable": False, "reason": "no-cluster"}
         status = self.driver.status()
         return {
             **identity,
@@ -169,7 +169,7 @@ class Node:
             "isr": status.isr,
             "min_in_sync": self.driver.min_in_sync,
             "writable": status.refusal is None,
-            "reason": refusal_text(status.refusal) if status.refusal else "",
+            "reason": status.refusal.value if status.refusal else "",
             "followers": {
                 node: {
                     "matched": follower.matched,

@@ -30,14 +30,6 @@ _PAGE: Final = 500
 _NDJSON: Final = "application/x-ndjson"
 _EPOCH: Final = "X-Replicad-Epoch"
 
-_REFUSALS: Final = {
-    Refusal.NOT_LEADER: "this replica does not lead",
-    Refusal.NOT_ENOUGH_REPLICAS: "too few in-sync replicas answer",
-    Refusal.BROKER_DOWN: "no connection to the message broker",
-    Refusal.DISK_FULL: "the leader's disk is full",
-    Refusal.OVERLOADED: "too much is waiting to be committed",
-}
-
 Json = dict[str, object]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -166,11 +158,6 @@ class NodeHttp:
         return response
 
 
-def refusal_text(refusal: Refusal) -> str:
-    """The reason in words, for people."""
-    return _REFUSALS[refusal]
-
-
 def _result(result: WriteResult, answer: AnswerWrites) -> Json:
     match result:
         case Committed():
@@ -185,7 +172,7 @@ def _result(result: WriteResult, answer: AnswerWrites) -> Json:
         case Rejected() | Unresolved():
             return {"status": result.value}
         case Refusal():
-            return {"status": "refused", "reason": result.value, "message": refusal_text(result)}
+            return {"status": "refused", "reason": result.value}
 
 
 def _not_leader(driver: Driver | None) -> web.Response:

@@ -113,14 +113,6 @@ class DataDirectory:
             )
         self._store(replace(self._identity, cluster_id=cluster_id))
 
-    def new_disk_id(self) -> None:
-        """Stop being the disk that any ISR names, durably; comes before a damaged log's repair.
-
-        Raises:
-            DiskFullError, DiskFailedError: As for `replace_file`.
-        """
-        self._store(replace(self._identity, disk_id=secrets.token_hex(16)))
-
     def persist_epoch(self, epoch: int) -> None:
         """Make `epoch` durable before returning; a lower one than before changes nothing.
 

@@ -194,13 +194,6 @@ class Records:
                 )
             return rows.fetchall()
 
-    def count(self, collection: str) -> int:
-        """How many records the collection has. Walks an index: some 10 ms for a million."""
-        query = "SELECT count(*) FROM records WHERE collection = ?"
-        with _typed_errors(self._path):
-            (count,) = self._connection.execute(query, (collection,)).fetchone()
-        return int(count)
-
     def close(self) -> None:
         """Close the file. What was applied is in it; an open transaction there never is."""
         self._connection.close()

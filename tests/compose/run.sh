@@ -77,5 +77,5 @@ if ! docker info &>/dev/null; then
     make_base_images
 fi
 
-REPLICAD_TEST_BACKENDS=compose "$python" -m pytest tests/integration/test_stack.py \
+REPLICAD_TEST_BACKENDS=compose "$python" -m pytest tests/integration \
     --timeout 900 "$@"

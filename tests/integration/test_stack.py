@@ -72,7 +72,9 @@ def log_hashes(stack: Stack) -> set[str]:
 
 
 def exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    """Whether a process runs; one that nobody reaps, as in some containers, does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_up_describes_a_stack_that_can_be_used(stack: Stack) -> None:
@@ -273,3 +275,13 @@ def test_start_waits_out_a_process_that_is_exiting(native: Stack) -> None:
     native.run("start", "n1")
     assert native.pids()["n1"] not in (None, pid)
     assert wait_until(lambda: is_ready(native), 30)
+
+
+def test_an_embedded_stack_survives_the_loss_of_its_process(embedded: Stack) -> None:
+    pid = embedded.up()["gateway"]["pid"]
+    index = store(embedded, "before-the-crash")
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: not exists(pid), 5)
+    embedded.up()
+    assert store(embedded, "after-the-crash") > index
+    assert len(log_hashes(embedded)) == 1

@@ -113,7 +113,7 @@ class FakeLeader:
             fingerprint, outcome = self.requests[write.request]
             return outcome if fingerprint == write.fingerprint else {"status": "mismatch"}
         if self.refusal is not None:
-            return {"status": "refused", "reason": self.refusal, "message": "because"}
+            return {"status": "refused", "reason": self.refusal}
         if write.key in self.forms:
             return {"status": "duplicate"}
         self.forms[write.key] = write.value

@@ -106,8 +106,9 @@ async def test_ready_only_when_the_leader_takes_writes(
     gateway: aiohttp.ClientSession, leader: FakeLeader
 ) -> None:
     assert await get(gateway, "/readyz") == (200, {"status": "ok"})
-    leader.status = {"writable": False, "reason": "porque sí"}
-    assert await get(gateway, "/readyz") == (503, {"status": "error", "message": "porque sí"})
+    leader.status = {"writable": False, "reason": "disk-full"}
+    full = {"status": "error", "message": "El disco del líder está lleno."}
+    assert await get(gateway, "/readyz") == (503, full)
     for elsewhere in ({"role": "follower"}, {"epoch": 2}):
         leader.status = elsewhere
         status, answer = await get(gateway, "/readyz")

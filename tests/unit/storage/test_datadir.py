@@ -91,18 +91,6 @@ def test_a_cluster_is_adopted_once(tmp_path: Path) -> None:
     directory.close()
 
 
-def test_a_new_disk_id_keeps_the_rest(tmp_path: Path) -> None:
-    directory = DataDirectory.open(tmp_path, "n1")
-    directory.adopt_cluster("abc")
-    before = directory.disk_id
-    directory.new_disk_id()
-    directory.close()
-    again = DataDirectory.open(tmp_path, "n1")
-    assert again.disk_id == directory.disk_id != before
-    assert again.cluster_id == "abc"
-    again.close()
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [

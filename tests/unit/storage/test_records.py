@@ -37,13 +37,17 @@ def apply(records: Records, log: LogBuilder, lines: bytes) -> None:
     records.apply(split_lines(lines), log.index.last_point.digest)
 
 
+def count(records: Records) -> int:
+    return len(records.scan("forms", after=0, upto=2**62, limit=2**31))
+
+
 def form(genero: object) -> bytes:
     return orjson.dumps({"genero": genero})
 
 
 def test_a_new_file_is_private_and_empty(path: Path, records: Records) -> None:
     assert records.applied == NOTHING_APPLIED == Point(0, b"")
-    assert records.count("forms") == 0
+    assert count(records) == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -61,7 +65,7 @@ def test_what_is_applied_is_found_again(path: Path, log: LogBuilder) -> None:
     records.close()
     again = Records.open(path)
     assert again.applied == log.index.last_point
-    assert again.count("forms") == 3
+    assert count(again) == 3
     again.close()
 
 
@@ -97,7 +101,7 @@ def test_a_batch_is_applied_whole_or_not_at_all(path: Path, log: LogBuilder) -> 
     assert records.get("forms", ["new"]) == [None]
     records.close()
     again = Records.open(path)
-    assert (again.applied, again.count("forms")) == (log.index.point(1), 1)
+    assert (again.applied, count(again)) == (log.index.point(1), 1)
     again.close()
 
 
@@ -151,7 +155,7 @@ def test_scan_goes_in_entry_order_page_by_page(records: Records, log: LogBuilder
     assert records.scan("forms", after=6, upto=99, limit=3) == everything[3:]
     assert records.scan("forms", after=2, upto=6, limit=99) == everything[1:3]
     assert records.scan("forms", after=9, upto=99, limit=99) == []
-    assert records.count("forms") == 4
+    assert count(records) == 4
 
 
 def test_genero_is_matched_ignoring_case(records: Records, log: LogBuilder) -> None:
@@ -196,7 +200,7 @@ def test_reset_begins_anew(records: Records, log: LogBuilder) -> None:
     assert records.applied == NOTHING_APPLIED
     assert records.get("forms", ["1"]) == [None]
     apply(records, log, lines)
-    assert records.count("forms") == 3
+    assert count(records) == 3
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_a_file_of_another_schema_is_replaced(path: Path, log: LogBuilder) -> No
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     again = Records.open(path)
-    assert (again.applied, again.count("forms")) == (NOTHING_APPLIED, 0)
+    assert (again.applied, count(again)) == (NOTHING_APPLIED, 0)
     again.close()
 
 
@@ -265,7 +269,7 @@ def test_damage_found_at_runtime_is_typed_and_reset_repairs_it(path: Path, log: 
         again.get("forms", [str(key) for key in range(2000)])
     again.reset()
     apply(again, log, lines)
-    assert again.count("forms") == 2000
+    assert count(again) == 2000
     again.close()
 
 
@@ -294,8 +298,8 @@ def test_no_room_is_typed_and_what_was_applied_stays(tiny_disk: Path) -> None:
     with pytest.raises(DiskFullError):
         apply(records, log, lines)
     assert records.applied == log.index.point(1)
-    assert records.count("forms") == 1
+    assert count(records) == 1
     log.index.truncate(2)
     apply(records, log, log.inserts(10))
-    assert records.count("forms") == 11
+    assert count(records) == 11
     records.close()
