@@ -18,7 +18,8 @@ RETRY_S = 0.4
 @dataclass
 class _Read:
     key: str
-    known_before: frozenset[str]
+    known: bool
+    """Whether it was acknowledged, or seen by another strong read, before this one began."""
 
 
 class Clients:
@@ -49,14 +50,16 @@ class Clients:
         self._send(tuple(writes))
 
     def read(self) -> None:
-        """A strong read of a record that may exist."""
-        state = self._simulation.coordinator.state
+        """A strong read of a record that may exist; mostly one that has just become known."""
         node = self._simulation.some_leader()
-        if state is None or node is None or not self._keys:
+        if node is None or not self._keys:
             return
-        self._tokens += 1
+        known = self._simulation.judge.known_keys
         key = f"k{self._world.rng.randint(1, self._keys)}"
-        self._reads[self._tokens] = _Read(key, frozenset(self._simulation.judge.acknowledged_keys))
+        if known and self._world.chance(0.7):
+            key = next(reversed(known))
+        self._tokens += 1
+        self._reads[self._tokens] = _Read(key, key in known)
         node.read(self._tokens, node.context.epoch)
 
     def on_writes(self, node: Node, answer: AnswerWrites) -> None:
@@ -78,7 +81,7 @@ class Clients:
         if answer.confirmed:
             self.reads_served += 1
             found = ("c", read.key) in node.disk.records
-            self._simulation.judge.check_read(read.key, found=found, known_before=read.known_before)
+            self._simulation.judge.check_read(read.key, found=found, known=read.known)
 
     def _send(self, writes: tuple[WriteRequest, ...]) -> None:
         """Send, and send again what is not settled after a while, with the same request ids."""

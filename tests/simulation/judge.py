@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from replicad.core.cluster import ClusterState
 from replicad.core.effects import Committed
 from replicad.core.entry import DIGEST_BYTES
-from tests.simulation.coordinator import Coordinator
 from tests.simulation.disk import Disk
 
 
@@ -16,12 +16,21 @@ class Judge:
     def __init__(self) -> None:
         self.committed: list[bytes] = []
         self.acknowledged: dict[str, Committed] = {}
-        self.acknowledged_keys: set[str] = set()
+        self.known_keys: dict[str, None] = {}
+        """Keys that were acknowledged or seen by a strong read, oldest first."""
+        self._highest: Committed | None = None
         self._leaders: dict[int, str] = {}
+        self._promised: dict[str, int] = {}
 
     def leads(self, epoch: int, incarnation: str) -> None:
-        """One leader an epoch, for ever."""
+        """One leader an epoch, for ever (rule 4)."""
         assert self._leaders.setdefault(epoch, incarnation) == incarnation, f"two in {epoch}"
+
+    def confirms(self, disk: Disk, epoch: int) -> None:
+        """Whoever confirmed an epoch never helps a lower one again, in no process (rule 4)."""
+        before = self._promised.get(disk.disk_id, 0)
+        assert epoch >= before, f"{disk.node} acks in epoch {epoch} after epoch {before}"
+        self._promised[disk.disk_id] = epoch
 
     def commits(self, disk: Disk, before: int, index: int) -> None:
         """Committed prefixes are equal."""
@@ -34,26 +43,33 @@ class Judge:
                 self.committed.append(digest)
 
     def acknowledges(self, request: str, key: str, result: Committed) -> None:
-        """A request has one outcome for ever."""
+        """A request has one outcome for ever, and it is a committed entry (rules 1 and 10)."""
         assert self.acknowledged.setdefault(request, result) == result, "two outcomes"
-        self.acknowledged_keys.add(key)
+        assert self.committed[result.index - 1] == result.digest, f"{request} is not committed"
+        self.known_keys[key] = None
+        if self._highest is None or result.index > self._highest.index:
+            self._highest = result
 
-    def check_electable(self, coordinator: Coordinator, disks: Iterable[Disk]) -> None:
-        """Whoever may be elected holds every acknowledged write, synced."""
-        if coordinator.state is None or not self.acknowledged:
+    def check_electable(self, state: ClusterState | None, disks: Iterable[Disk]) -> None:
+        """Whoever may be elected holds every acknowledged write, synced.
+
+        Digests are chained: a disk that holds the highest acknowledged entry holds them all.
+        """
+        highest = self._highest
+        if state is None or highest is None:
             return
-        by_id = {(d.node, d.disk_id): d for d in disks}
-        for member in coordinator.state.isr:
-            disk = by_id.get((member.node, member.disk_id))
-            if disk is None:
-                continue  # Wiped: it cannot be elected.
-            for request, result in self.acknowledged.items():
-                held = result.index <= disk.synced and _digest(disk, result.index) == result.digest
-                assert held, f"{disk.node} is electable without {request} at {result.index}"
+        members = {member.disk_id for member in state.isr}
+        for disk in disks:
+            if disk.disk_id in members:
+                index = highest.index
+                held = index <= disk.synced and _digest(disk, index) == highest.digest
+                assert held, f"{disk.node} is electable without the acknowledged entry {index}"
 
-    def check_read(self, key: str, *, found: bool, known_before: frozenset[str]) -> None:
-        """A strong read sees every write that was acknowledged before it began."""
-        assert found or key not in known_before, f"stale read: {key} is missing"
+    def check_read(self, key: str, *, found: bool, known: bool) -> None:
+        """A strong read sees what was acknowledged or read before it began (rule 11)."""
+        assert found or not known, f"stale read: {key} is missing"
+        if found:
+            self.known_keys.setdefault(key)
 
     def check_duplicate(self, disk: Disk, key: str) -> None:
         """Nobody is told that a record exists before it is committed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from replicad.core.effects import (
     AnswerWrites,
     AppendLines,
     Apply,
+    Channel,
     Effect,
     Halt,
     Level,
@@ -40,14 +42,15 @@ from replicad.core.events import (
     Tick,
     WritesArrived,
 )
-from replicad.core.messages import Message
+from replicad.core.messages import Ack, Message
 from replicad.core.replica import Replica
 from tests.simulation.disk import CLUSTER_ID, Disk
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
-TICK_S = 0.05
+# Longer than the daemon's: plays are made of faults, not of ticks.
+TICK_S = 0.1
 
 
 class Node:
@@ -61,7 +64,7 @@ class Node:
         self.incarnation = incarnation
         self.alive = True
         self.paused = False
-        self._held: list[Event] = []
+        self._held: dict[str, list[Callable[[], None]]] = {}
         self._sync_planned = False
         index, commit, last_time = disk.recover()
         simulation.judge.commits(disk, 0, commit)
@@ -89,49 +92,63 @@ class Node:
             disk.epoch,
             CLUSTER_ID,
         )
-        simulation.coordinator.register(member, self.feed)
+        simulation.coordinator.connect(member, self.feed)
         self.world.after(0.01, lambda: self.feed(BrokerChanged(up=True)))
         self.world.after(0.02, self._tick)
 
     @property
     def leads(self) -> bool:
-        return self.alive and self.core.status(self.world.now).role == "leader"
+        return self.alive and self.core.leads
 
     def stop(self) -> None:
         self.alive = False
-        self.simulation.coordinator.expire_later(self.incarnation)
+        self.simulation.coordinator.leave(self.incarnation)
 
     def pause(self, seconds: float) -> None:
         self.paused = True
+        self.simulation.coordinator.cut(self.incarnation, seconds)
         self.world.after(seconds, self.resume)
 
     def resume(self) -> None:
+        """What has come meanwhile is read from several sockets, in any order between them."""
         self.paused = False
-        held, self._held = self._held, []
-        for event in held:
-            self.feed(event)
+        held, self._held = self._held, {}
+        while any(held.values()):
+            source = self.world.rng.choice([name for name, actions in held.items() if actions])
+            self._do(held[source].pop(0), source)
 
     def feed(self, event: Event) -> None:
-        if not self.alive:
-            return
-        if self.paused:
-            self._held.append(event)
-            return
-        unix_ms = int(1_700_000_000_000 + self.world.now * 1000 + self.simulation.skew[self.name])
-        self._run(self.core.step(event, now=self.world.now, unix_ms=unix_ms))
+        """From the coordinator, or from the process itself."""
+        self._do(lambda: self._step(event), "coordinator")
 
     def write(self, token: int, writes: tuple[WriteRequest, ...], epoch: int) -> None:
-        if not self.alive or self.paused:
-            return  # The client's deadline will tell.
-        found = tuple(
-            Found((w.collection, w.key) in self.disk.records, self.disk.requests.get(w.request))
-            for w in writes
-        )
-        self.feed(WritesArrived(token, epoch, writes, found, self.disk.applied))
+        """A request arrives; while the process is paused it waits in the socket."""
+
+        def arrive() -> None:
+            found = tuple(
+                Found((w.collection, w.key) in self.disk.records, self.disk.requests.get(w.request))
+                for w in writes
+            )
+            self._step(WritesArrived(token, epoch, writes, found, self.disk.applied))
+
+        self._do(arrive, "clients")
 
     def read(self, token: int, epoch: int) -> None:
-        if self.alive and not self.paused:
-            self.feed(ReadArrived(token, epoch))
+        self._do(lambda: self._step(ReadArrived(token, epoch)), "clients")
+
+    def receive(self, message: Message) -> None:
+        self._do(lambda: self._step(MessageReceived(message)), "broker")
+
+    def _do(self, action: Callable[[], None], source: str) -> None:
+        """Now, or when the process runs again, or never."""
+        if self.paused:
+            self._held.setdefault(source, []).append(action)
+        elif self.alive:
+            action()
+
+    def _step(self, event: Event) -> None:
+        unix_ms = int(1_700_000_000_000 + self.world.now * 1000 + self.simulation.skew[self.name])
+        self._run(self.core.step(event, now=self.world.now, unix_ms=unix_ms))
 
     def _tick(self) -> None:
         if self.alive:
@@ -169,6 +186,8 @@ class Node:
                 self.simulation.judge.commits(self.disk, self.disk.applied, effect.index)
                 self.disk.apply(effect.index)
             case Send():
+                if isinstance(effect.message, Ack):
+                    self.simulation.judge.confirms(self.disk, effect.message.epoch)
                 self.simulation.network.send(self.name, effect.to, effect.message)
             case SendFromLog():
                 append = effect.append
@@ -177,18 +196,21 @@ class Node:
                 self.simulation.network.send(self.name, effect.to, message)
             case Propose():
                 coordinator = self.simulation.coordinator
-                coordinator.propose(effect.state, effect.expected_version, self.feed)
+                coordinator.propose(
+                    self.incarnation, effect.state, effect.expected_version, self.feed
+                )
             case ReadState():
-                self.simulation.coordinator.read(effect.token, self.feed)
+                self.simulation.coordinator.read(self.incarnation, effect.token, self.feed)
             case RoleChanged():
                 if effect.leading:
                     self.simulation.judge.leads(self.context.epoch, self.incarnation)
+                    self.simulation.judge.confirms(self.disk, self.context.epoch)
             case AnswerWrites():
                 self.simulation.clients.on_writes(self, effect)
             case AnswerRead():
                 self.simulation.clients.on_read(self, effect)
             case Report():
-                if effect.level is not Level.INFO or effect.channel.value == "daemon":
+                if effect.level is not Level.INFO or effect.channel is Channel.DAEMON:
                     self.world.log(f"{self.name} {effect.event} {effect.fields}")
             case Halt():
                 raise AssertionError(f"{self.name} halted: {effect.reason}")
@@ -199,12 +221,8 @@ class Node:
         self._sync_planned = True
         slow = self.world.chance(0.02)
         delay = self.world.rng.uniform(0.05, 0.4) if slow else self.world.rng.uniform(0, 0.002)
-        self.world.after(delay, self._sync)
+        self.world.after(delay, lambda: self._do(self._sync, "disk"))
 
     def _sync(self) -> None:
-        if self.alive:
-            self._sync_planned = False
-            self.feed(LogSynced(self.disk.sync()))
-
-    def receive(self, message: Message) -> None:
-        self.feed(MessageReceived(message))
+        self._sync_planned = False
+        self._step(LogSynced(self.disk.sync()))

@@ -1,0 +1,141 @@
+"""Who stands, when, and above which epoch (rules 4 and 5)."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicad.core.cluster import Disk
+from replicad.core.effects import PersistEpoch, Propose, ReadState
+from replicad.core.events import (
+    BrokerChanged,
+    DiskChanged,
+    Event,
+    MessageReceived,
+    Outcome,
+    ReadFinished,
+    Tick,
+)
+from replicad.core.messages import Reject
+from tests.support.core import Stepper, append_of, context_of, disk, disks, state_of, view_of
+from tests.support.entries import LogBuilder
+
+
+def candidate(epoch: int = 3, *, min_in_sync: int = 2) -> Stepper:
+    return Stepper(context_of("n1", epoch=epoch, min_in_sync=min_in_sync))
+
+
+def stand(stepper: Stepper) -> Propose:
+    stepper.step(Tick())
+    return stepper.only(Propose)
+
+
+def test_a_dead_leader_is_replaced_and_dropped_in_one_step() -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1", "n3"])
+    proposal = stand(stepper)
+    assert proposal.expected_version == 8
+    assert (proposal.state.epoch, proposal.state.leader) == (4, "n1")
+    assert proposal.state.isr == disks("n1", "n3")
+
+
+def test_a_living_leader_is_left_alone() -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8)
+    assert not stepper.step(Tick(), after=9)
+
+
+def test_a_dead_leader_stays_in_the_isr_where_min_in_sync_needs_it() -> None:
+    """Rule 3."""
+    stepper = candidate(min_in_sync=3)
+    stepper.see(state_of(3, "n2"), 8, ["n1", "n3"])
+    assert stand(stepper).state.isr == disks("n1", "n2", "n3")
+
+
+def test_a_leader_that_restarted_is_replaced_and_stays_in_sync() -> None:
+    """Rule 4: a restarted process never resumes an epoch, but its disk is the same."""
+    stepper = candidate()
+    restarted = state_of(3, "n2")
+    stepper.see(restarted, 8, ["n1", "n2", "n3"])
+    assert not stepper.step(Tick())
+    old = type(restarted)(3, "n2", "an earlier run", None, restarted.isr, "x")
+    stepper.see(old, 9)
+    assert stand(stepper).state.isr == restarted.isr
+
+
+@pytest.mark.parametrize(
+    "isr",
+    [disks("n2", "n3"), (disk("n1", 2), *disks("n2", "n3")), ()],
+    ids=["out", "wiped", "none"],
+)
+def test_only_a_disk_that_the_isr_names_stands(isr: tuple[Disk, ...]) -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2", isr), 8, ["n1"])
+    assert not stepper.step(Tick())
+
+
+@pytest.mark.parametrize("event", [BrokerChanged(up=False), DiskChanged(writable=False)])
+def test_who_could_not_serve_does_not_stand(event: Event) -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    stepper.step(event)
+    assert not stepper.step(Tick())
+
+
+@pytest.mark.parametrize(("stored", "own", "told"), [(3, 3, 0), (3, 6, 0), (3, 3, 9)])
+def test_the_new_epoch_is_above_every_known_one(stored: int, own: int, told: int) -> None:
+    """Rule 4: above the stored one, its own persisted one, and any it was told of."""
+    stepper = candidate(own)
+    stepper.see(state_of(stored, "n2"), 8, ["n1"])
+    stepper.step(MessageReceived(Reject(told, "n3")))
+    assert stand(stepper).state.epoch == max(stored, own, told) + 1
+
+
+def test_the_epoch_is_persisted_on_success_and_not_before() -> None:
+    """Rule 4."""
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    proposal = stand(stepper)
+    assert not stepper.every(PersistEpoch)
+    stepper.finish(proposal, Outcome.ACCEPTED)
+    assert stepper.effects[0] == PersistEpoch(4)
+    assert stepper.replica.leads
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.UNKNOWN])
+def test_after_a_failure_it_reads_waits_and_tries_again(outcome: Outcome) -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    stepper.finish(stand(stepper), outcome)
+    assert stepper.every(ReadState)
+    assert not stepper.step(Tick())
+    assert stepper.step(Tick(), after=stepper.context.settings.proposal_retry_s)
+
+
+def test_a_late_success_below_the_persisted_epoch_is_ignored() -> None:
+    """Rule 4."""
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    proposal = stand(stepper)
+    stepper.step(MessageReceived(append_of(LogBuilder().index.last_point, epoch=5)))
+    stepper.finish(proposal, Outcome.ACCEPTED)
+    assert not stepper.replica.leads
+    assert stepper.context.epoch == 5
+
+
+def test_an_own_success_whose_reply_was_lost_is_recognised() -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    proposal = stand(stepper)
+    stepper.finish(proposal, Outcome.UNKNOWN)
+    stepper.step(ReadFinished(0, view_of(proposal.state, 9)))
+    assert stepper.replica.leads
+    assert stepper.context.epoch == 4
+
+
+def test_the_state_of_an_earlier_run_is_not_taken_for_an_own_success() -> None:
+    """Rule 4: it names this node, but another process."""
+    stepper = candidate()
+    stepper.see(state_of(7, "n1", nonce="not proposed by this run"), 8)
+    assert not stepper.replica.leads
+    assert stepper.context.epoch == 7
+    assert stand(stepper).state.epoch == 8
