@@ -79,6 +79,7 @@ async def serve_gateway(
         shutdown_timeout=_CLOSE_S,
         lingering_time=_LINGER_S,
         max_line_size=_LINE_BYTES_MAX,
+        auto_decompress=False,  # bodies.py does it, and checks that the end is there.
     )
     await runner.setup()
     try:

@@ -7,6 +7,7 @@ ReplicadError
 |   |-- BodyTooSlowError            408
 |   |-- FormExistsError             409
 |   |-- BodyTooLargeError           413
+|   |-- UnsupportedEncodingError    415: a Content-Encoding other than gzip
 |   |-- KeyReusedError              422: the Idempotency-Key came before with another form
 |   |-- UnavailableError            503: nothing was stored; try again after Retry-After
 |   |-- OutcomeUnknownError         504: it may or may not have been stored
@@ -82,6 +83,14 @@ class BodyTooLargeError(RequestError):
 
     status = 413
     message = "El cuerpo de la solicitud supera el límite de 1 MiB."
+    closes = True
+
+
+class UnsupportedEncodingError(RequestError):
+    """The body is encoded in a way that is not understood."""
+
+    status = 415
+    message = "El cuerpo debe enviarse sin codificar o con Content-Encoding: gzip."
     closes = True
 
 

@@ -9,6 +9,7 @@ Source: docs/log-format.md, "Entry".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,9 @@ ENTRY_BYTES_MAX: Final = 16 * 1024 * 1024
 DIGEST_BYTES: Final = 32
 # Leaves room for what the leader adds: index, epoch, time, commit and digest.
 _WRITE_BYTES_MAX: Final = ENTRY_BYTES_MAX - 1024
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REQUEST: Final = re.compile(r"[!-~]{1,128}")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
 INSERT: Final = "insert"
 EPOCH: Final = "epoch"
 
@@ -220,6 +224,9 @@ def encode_write(write: WriteRequest) -> bytes:
 def decode_write(line: bytes) -> WriteRequest:
     """The inverse of `encode_write`; the newline must be gone.
 
+    The value is taken as it is: that it is canonical (docs/protocol.md, "Gateway and leader") is
+    the gateway's to see to.
+
     Raises:
         MalformedEntryError: The line is not a write.
     """
@@ -232,8 +239,13 @@ def decode_write(line: bytes) -> WriteRequest:
             raise ValueError("no object as value")
         head = orjson.loads(line[:at] + b"}")
         write = WriteRequest(value=value, **head)
-        if not all(isinstance(part, str) and part for part in head.values()):
-            raise ValueError("names must be strings")
+        if not (
+            _NAME.fullmatch(write.collection)
+            and _NAME.fullmatch(write.key)
+            and _REQUEST.fullmatch(write.request)
+            and _FINGERPRINT.fullmatch(write.fingerprint)
+        ):
+            raise ValueError("a collection, key, request id or fingerprint is not well-formed")
     except (ValueError, TypeError) as error:
         raise MalformedEntryError(f"not a write: {line[:60]!r}") from error
     return write

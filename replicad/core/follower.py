@@ -55,7 +55,7 @@ class Follower:
         self._round = max(self._round, append.round)
         self._commit = append.commit
         self._take_over(append, lines)
-        if context.log.last < append.last:
+        if context.log.last < append.last and context.disk_writable:
             self._fetch()
 
     def on_synced(self) -> None:
@@ -78,17 +78,20 @@ class Follower:
         known = list(takewhile(lambda line: context.log.holds(line.point), lines))
         new = lines[len(known) :]
         if new and not context.disk_writable:
-            return  # What room is left is kept for epochs and marks; this is fetched again later.
+            # What room is left is kept for epochs and marks; the rest is fetched again later.
+            lines, new = known, []
         if new and new[0].point.index <= context.log.last and not self._truncate(new[0].point):
             return
-        self._verified = max(self._verified, lines[-1].point if lines else append.previous)
+        last = lines[-1].point if lines else append.previous
+        if last > self._verified:
+            self._verified = last
+            self._fetched_at = float("-inf")  # What was asked for has come.
         if not new:
             self.on_synced()
             return
         for line in new:
             context.log.append(line.epoch, line.size, line.point.digest)
         context.note_time(new[-1].time)
-        self._fetched_at = float("-inf")  # What was asked for has come.
         # If there is no room these effects fail and what follows in the step is skipped: only
         # asking for more may follow, since it will be asked for again.
         context.emit(AppendLines(new[0].point.index, append.lines[sum(k.size for k in known) :]))

@@ -89,9 +89,9 @@ class Followers:
         self._proof_at = max(self._proof_at, sent_at)
 
     def grant_grace(self, now: float) -> None:
-        """After a stall of the broker nobody is to blame: lag counts anew."""
-        for progress in self.progress.values():
-            if progress.fresh_at > float("-inf"):
+        """After a stall of the broker nobody is to blame: lag counts anew for who kept up."""
+        for disk, progress in self.progress.items():
+            if not self.lags(disk):
                 progress.fresh_at = now
 
     def lags(self, disk: Disk) -> bool:

@@ -85,11 +85,13 @@ class Leader:
         """Whether another leader might do better (rule 5).
 
         For too long nothing of what was appended has been committed, although the broker works and
-        enough followers seem to be there: this leader's disk hangs, or it no longer hears them.
+        enough followers seem to be there: this leader no longer hears them, for instance.
         """
         context = self._context
         idle = context.commit == context.log.last
-        if idle or context.commit != self._commit_seen or not context.broker_up:
+        # While ZooKeeper leaves a proposal in doubt nobody could be elected either.
+        excused = not context.broker_up or self.isr.in_doubt
+        if idle or excused or context.commit != self._commit_seen:
             self._commit_seen = context.commit
             self._commit_moved_at = context.now
         waited = context.now - self._commit_moved_at
@@ -119,7 +121,11 @@ class Leader:
         for write, found in zip(arrived.writes, arrived.found, strict=True):
             # Known writes are answered even while new ones are refused (rule 10).
             verdict = self._pending.judge(write, found)
-            if verdict is not None:
+            if verdict is not None and refusal is not None and verdict.at > context.commit:
+                # It may stay pending for long; its companions are not to wait for it.
+                same = verdict.precedent is Precedent.SAME_WRITE
+                results.append(Unresolved.UNKNOWN if same else refusal)
+            elif verdict is not None:
                 results.append(self._result_of(verdict))
                 index = max(index, verdict.at)
             elif refusal is not None:
@@ -249,6 +255,7 @@ class Leader:
         """Take back entries that found no room; they were not published."""
         self._pending.forget_from(first)
         self._published = min(self._published, first - 1)
+        self._sent_at = float("-inf")  # What was to be sent was skipped: a heartbeat is due.
         for waiting in self._waiting.take_from(first):
             # Rejections may rest on what is gone now; they were not applied either.
             kept = {

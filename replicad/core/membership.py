@@ -94,8 +94,8 @@ class Membership:
                 Level.ERROR,
                 "follower missing",
                 node=node,
-                index=matched,
-                digest=self._context.log.digest_at(matched).hex(),
+                index=matched or None,
+                digest=self._context.log.digest_at(matched).hex() if matched else None,
                 leader_index=self._context.log.last,
                 leader_digest=self._context.log.last_point.digest.hex(),
             )

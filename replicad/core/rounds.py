@@ -26,7 +26,6 @@ class Rounds:
         self.current = 0
         self._asked_token = NO_TOKEN
         self._asked_round = 0
-        self._asked_at = float("-inf")
         self._answered = 0
 
     def begin(self) -> None:
@@ -48,17 +47,19 @@ class Rounds:
         anything before: that would have taken an epoch of its own.
         """
         settings = self._context.settings
-        if self._context.now - self._asked_at < settings.read_fallback_s:
+        if self._asked_token != NO_TOKEN:
             return
         oldest = waiting.oldest_unread(self._answered)
         if oldest and self._context.now - oldest.began_at >= settings.read_fallback_s:
             self.begin()
             self._asked_round = self.current
-            self._asked_at = self._context.now
             self._asked_token = self._context.new_token()
             self._context.emit(ReadState(self._asked_token))
 
     def on_coordinator_read(self, token: int, *, named: bool) -> None:
         """ZooKeeper was read; `named` tells whether it names this leader in this epoch."""
-        if named and token == self._asked_token:
+        if token == NO_TOKEN or token != self._asked_token:
+            return
+        self._asked_token = NO_TOKEN
+        if named:
             self._answered = self._asked_round

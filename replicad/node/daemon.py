@@ -194,7 +194,10 @@ class Node:
 
     async def _serve(self) -> None:
         self._runner = web.AppRunner(
-            NodeHttp(self).application(), access_log=None, shutdown_timeout=_SHUTDOWN_S
+            NodeHttp(self).application(),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN_S,
+            auto_decompress=False,  # Gateways send plain bytes; anything else is malformed.
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, self._settings.host, self._settings.port).start()

@@ -113,7 +113,11 @@ class NodeHttp:
     async def _gets(self, request: web.Request, driver: Driver, epoch: int) -> web.Response:
         try:
             wanted = orjson.loads(await request.read())
-            collection, keys = str(wanted["collection"]), [str(key) for key in wanted["keys"]]
+            collection, keys = wanted["collection"], wanted["keys"]
+            if not isinstance(keys, list) or not all(
+                isinstance(k, str) for k in (collection, *keys)
+            ):
+                raise TypeError("a collection and a list of keys are strings")
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             return _problem(400, f"not a look-up: {error}")
         if not await driver.read(epoch):
@@ -151,7 +155,10 @@ class NodeHttp:
                 raise ConnectionAbortedError("the record store was damaged") from error
             if not page:
                 break
-            await response.write(opening + b",".join(value for _, value in page))
+            try:
+                await response.write(opening + b",".join(value for _, value in page))
+            except ConnectionResetError:
+                return response  # The reader has gone.
             after, opening = page[-1][0], b","
         await response.write(b"]" if opening == b"," else b"[]")
         await response.write_eof()

@@ -6,6 +6,8 @@ whenever the two disagree.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from replicad.core.entry import genesis_digest, split_lines
 from replicad.core.log import LogIndex
 from replicad.errors import CorruptLogError, RecordsDamagedError
@@ -37,22 +39,26 @@ class Store:
         """
         self._directory = directory
         self.records = Records.open(directory.path / "records.sqlite")
-        genesis = genesis_digest(directory.cluster_id)
-        recovered = recover(directory.path, genesis, self.records.applied.index)
-        self.log: LogIndex = recovered.index
-        self._journal: Journal = recovered.journal
-        self._synced = self.log.last
-        self.commit = recovered.commit
-        self.last_time = recovered.last_time
-        self.cut_bytes = recovered.cut_bytes
-        applied = self.records.applied
-        if applied.index and not self.log.holds(applied):
-            self.abandon()
-            raise CorruptLogError(
-                f"the log of {directory.path} and records.sqlite differ at the committed entry "
-                f"{applied.index}: one of them was replaced. If it is the record store, delete it"
-            )
-        self.apply(self.commit)
+        with ExitStack() as on_failure:
+            on_failure.callback(self.records.close)
+            genesis = genesis_digest(directory.cluster_id)
+            recovered = recover(directory.path, genesis, self.records.applied.index)
+            self.log: LogIndex = recovered.index
+            self._journal: Journal = recovered.journal
+            on_failure.callback(self._journal.abandon)
+            self._synced = self.log.last
+            self.commit = recovered.commit
+            self.last_time = recovered.last_time
+            self.cut_bytes = recovered.cut_bytes
+            applied = self.records.applied
+            if applied.index and not self.log.holds(applied):
+                raise CorruptLogError(
+                    f"the log of {directory.path} and records.sqlite differ at the committed entry "
+                    f"{applied.index}: one of them was replaced. If it is the record store, "
+                    "delete it"
+                )
+            self.apply(self.commit)
+            on_failure.pop_all()
 
     def append(self, first: int, lines: bytes) -> None:
         """Write the lines of the entries from `first` on, which `log` holds already.

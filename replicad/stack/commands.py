@@ -50,7 +50,6 @@ def up(directory: Path, wishes: Wishes) -> Description:
         StackError: It cannot be used. What this call started is ended again.
     """
     directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(directory):
         record = load(directory)
         if record is None:

@@ -7,6 +7,7 @@ process: whatever ends the starter, `stack down` finds what it left running.
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,6 +145,13 @@ def load(directory: Path) -> Record | None:
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Keep other commands away from this stack. The kernel lifts the lock if we die."""
-    with open(directory / "stack.lock", "w") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(directory / "stack.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StackError(f"{directory} cannot be used: {error.strerror}") from error
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)

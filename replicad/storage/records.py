@@ -63,6 +63,9 @@ WHERE collection = ? AND genero = ? AND entry_index > ? AND entry_index <= ?
 ORDER BY entry_index LIMIT ?
 """
 
+# Of the values in one page of a scan: bounds the memory of each reader, and how long it holds up
+# everybody else.
+PAGE_BYTES: Final = 128 * 1024
 # Checkpoints sync and run inline: rather few and large.
 _CHECKPOINT_PAGES: Final = 16384
 _CACHE_KIB: Final = 64 * 1024
@@ -175,24 +178,34 @@ class Records:
     def scan(
         self, collection: str, *, after: int, upto: int, limit: int, genero: str | None = None
     ) -> list[tuple[int, bytes]]:
-        """Entry indexes and values of at most `limit` records, in the order they were stored.
+        """Entry indexes and values of the next page of records, in the order they were stored.
+
+        A page ends after `limit` records, or with the one that fills PAGE_BYTES.
 
         Args:
             collection: Whose records.
             after: Only entries above this index; the last one of the page before.
             upto: Only entries up to this index.
-            limit: How many.
+            limit: How many at most.
             genero: Only records whose `genero` equals this, ignoring case.
         """
-        page = (after, upto, limit)
+        bounds = (after, upto, limit)
         with _typed_errors(self._path):
             if genero is None:
-                rows = self._connection.execute(_SCAN, (collection, *page))
+                rows = self._connection.execute(_SCAN, (collection, *bounds))
             else:
                 rows = self._connection.execute(
-                    _SCAN_GENERO, (collection, genero.casefold(), *page)
+                    _SCAN_GENERO, (collection, genero.casefold(), *bounds)
                 )
-            return rows.fetchall()
+            page: list[tuple[int, bytes]] = []
+            size = 0
+            for index, value in rows:
+                page.append((index, value))
+                size += len(value)
+                if size >= PAGE_BYTES:
+                    break
+            rows.close()
+            return page
 
     def close(self) -> None:
         """Close the file. What was applied is in it; an open transaction there never is."""

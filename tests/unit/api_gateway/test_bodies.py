@@ -62,7 +62,9 @@ async def test_the_limit_holds_after_decompression(
 
 
 @pytest.mark.parametrize(
-    "body", [b"not gzip", gzip.compress(form("a"))[:-12], b""], ids=["other", "cut", "empty"]
+    "body",
+    [b"not gzip", gzip.compress(form("a"))[:-1], gzip.compress(form("a")) + b"x", b""],
+    ids=["other", "cut", "more", "empty"],
 )
 async def test_a_damaged_compressed_body_is_refused(
     gateway: aiohttp.ClientSession, leader: FakeLeader, body: bytes
@@ -96,3 +98,11 @@ async def test_a_client_that_goes_away_stores_nothing(
     async with gateway.post(INSERT, data=form("b")) as response:
         assert response.status == 200
     assert list(leader.forms) == ["b"]
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "foo"])
+async def test_other_encodings_are_refused(gateway: aiohttp.ClientSession, encoding: str) -> None:
+    headers = {"Content-Encoding": encoding}
+    async with gateway.post(INSERT, data=form("a"), headers=headers) as response:
+        assert response.status == 415
+        assert (await response.json())["status"] == "error"

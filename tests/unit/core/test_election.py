@@ -111,6 +111,28 @@ def test_after_a_failure_it_reads_waits_and_tries_again(outcome: Outcome) -> Non
     assert stepper.step(Tick(), after=stepper.context.settings.proposal_retry_s)
 
 
+def test_a_proposal_in_doubt_is_sent_once_more_as_it_was() -> None:
+    """With a new nonce, its own success would be taken for somebody else's."""
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    proposal = stand(stepper)
+    stepper.finish(proposal, Outcome.UNKNOWN)
+    stepper.step(Tick(), after=stepper.context.settings.proposal_retry_s)
+    assert stepper.only(Propose) == proposal
+
+
+def test_another_state_takes_another_proposal() -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    first = stand(stepper)
+    stepper.finish(first, Outcome.REFUSED)
+    stepper.see(state_of(3, "n2", disks("n1", "n2")), 9, ["n1"])
+    stepper.step(Tick(), after=stepper.context.settings.proposal_retry_s)
+    second = stepper.only(Propose)
+    assert second.expected_version == 9
+    assert second.state.nonce != first.state.nonce
+
+
 def test_a_late_success_below_the_persisted_epoch_is_ignored() -> None:
     """Rule 4."""
     stepper = candidate()

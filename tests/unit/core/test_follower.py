@@ -170,6 +170,38 @@ def test_entries_that_found_no_room_are_not_acked_and_come_again() -> None:
     assert sent(follower, Ack) == [matched(follower.context)]
 
 
+def test_a_full_disk_takes_nothing_new_and_is_truthful_about_what_it_has() -> None:
+    """What it has is acked and applied; what comes after it is asked for once there is room."""
+    leader = LogBuilder()
+    known = leader.open_epoch(1) + leader.inserts(1)
+    commit = leader.index.last_point
+    follower = follower_of(log_of(2))
+    follower.step(DiskChanged(writable=False))
+    receive(follower, append_of(Point(0, leader.genesis), known, last=3))
+    assert sent(follower, Ack) == [matched(follower.context)]
+    lines = known + leader.inserts(1)
+    follower.now += follower.context.settings.fetch_retry_s
+    receive(follower, append_of(Point(0, leader.genesis), lines, commit=commit, round_=2))
+    assert not follower.every(AppendLines)
+    assert follower.context.log.last == 2
+    assert sent(follower, Ack) == [matched(follower.context, 2)]
+    assert follower.only(Apply) == Apply(2)
+    assert not sent(follower, Fetch)
+    follower.step(DiskChanged(writable=True))
+    receive(follower, append_of(leader.index.last_point, round_=3))
+    assert only_fetch(follower).points[0] == commit
+
+
+def test_a_full_disk_keeps_a_tail_that_differs() -> None:
+    """Cutting it takes room in lost+found."""
+    leader, mine, tail = diverged()
+    follower = follower_of(mine)
+    follower.step(DiskChanged(writable=False))
+    receive(follower, append_of(leader.index.point(2), tail, epoch=2))
+    assert not follower.every(TruncateLog)
+    assert all(isinstance(ack, Ack) and ack.matched.index <= 2 for ack in sent(follower, Ack))
+
+
 def test_damaged_lines_are_neither_written_nor_acked() -> None:
     leader, follower = log_of(2), follower_of(log_of(2))
     before, lines = leader.index.last_point, leader.inserts(1)

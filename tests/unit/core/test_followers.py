@@ -74,9 +74,18 @@ def test_after_a_stall_lag_counts_anew() -> None:
 
 def test_after_a_reconnect_lag_counts_anew() -> None:
     seen = followers()
+    live(seen, 0, 0.9)
+    seen.grant_grace(0.9)
+    live(seen, 0.9, 1.8)
+    assert not seen.lags(N3)
+
+
+def test_who_lagged_before_a_reconnect_still_lags() -> None:
+    """Else a dead replica would be admitted after every restart of the broker."""
+    seen = followers()
     live(seen, 0, 1.2)
     seen.grant_grace(1.2)
-    assert not seen.lags(N3)
+    assert seen.lags(N3)
 
 
 def test_a_disk_that_never_matched_gets_no_grace() -> None:

@@ -17,7 +17,7 @@ from replicad.errors import (
     RecordsDamagedError,
 )
 from replicad.storage import records as module
-from replicad.storage.records import NOTHING_APPLIED, Records
+from replicad.storage.records import NOTHING_APPLIED, PAGE_BYTES, Records
 from tests.support.entries import LogBuilder, write_of
 
 
@@ -38,7 +38,10 @@ def apply(records: Records, log: LogBuilder, lines: bytes) -> None:
 
 
 def count(records: Records) -> int:
-    return len(records.scan("forms", after=0, upto=2**62, limit=2**31))
+    found, after = 0, 0
+    while page := records.scan("forms", after=after, upto=2**62, limit=1000):
+        found, after = found + len(page), page[-1][0]
+    return found
 
 
 def form(genero: object) -> bytes:
@@ -303,3 +306,13 @@ def test_no_room_is_typed_and_what_was_applied_stays(tiny_disk: Path) -> None:
     apply(records, log, log.inserts(10))
     assert count(records) == 11
     records.close()
+
+
+def test_a_page_of_large_records_is_bounded_by_bytes(records: Records, log: LogBuilder) -> None:
+    """Else every reader of a listing would hold hundreds of records of up to 1 MiB in memory."""
+    value = b'{"x":"%b"}' % (b"x" * (PAGE_BYTES // 2))
+    for key in "abcde":
+        apply(records, log, log.insert(write_of(key, value)))
+    page = records.scan("forms", after=0, upto=5, limit=500)
+    assert [index for index, _ in page] == [1, 2]
+    assert [i for i, _ in records.scan("forms", after=2, upto=5, limit=500)] == [3, 4]
