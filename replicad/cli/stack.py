@@ -147,13 +147,17 @@ def show(description: Description, *, as_json: bool) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the command as Ctrl-C does, so that it cleans up."""
+    """Let SIGTERM and SIGHUP unwind the command as Ctrl-C does, so that it cleans up.
+
+    SIGINT is among them because a shell's background job inherits it as ignored.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
         yield
