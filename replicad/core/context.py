@@ -39,7 +39,8 @@ class Settings:
         candidate_delay_max_s: Candidates wait a random time up to this, so that one usually wins.
         fetch_retry_s: When a follower asks again for entries that did not come.
         proposal_retry_s: Pause after a proposal that was refused or whose outcome is unknown.
-        resign_after_s: A leader that commits nothing for so long makes way ...
+        resign_after_s: A leader that commits nothing for so long makes way; well above lag_max_s,
+            so that it removes a dead follower before it gives up ...
         hold_back_s: ... and does not stand again for so long.
         read_fallback_s: When a strong read that no round confirms asks ZooKeeper instead.
         chunk_bytes_max: Of one catch-up message.
