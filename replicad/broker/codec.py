@@ -5,6 +5,8 @@
 | append | application/x-ndjson | all of Append but its lines | the log's lines, verbatim     |
 | others | application/json     | none                        | one JSON object               |
 
+A probe, which only asks whether it can be delivered, is no message of the protocol.
+
 Digests are in hex, in headers and bodies alike.
 
 Entries travel as the bytes of the log, so that whoever watches a queue sees what the log holds,
@@ -20,11 +22,23 @@ import orjson
 from pamqp.commands import Basic
 
 from replicad.core.entry import DIGEST_BYTES
-from replicad.core.messages import Ack, Append, Echo, Fetch, Message, Point, Reject
+from replicad.core.messages import (
+    Ack,
+    Append,
+    Echo,
+    Fetch,
+    HandOver,
+    Leave,
+    Message,
+    Point,
+    Reject,
+)
 from replicad.errors import MalformedMessageError
 
 _NDJSON: Final = "application/x-ndjson"
 _JSON: Final = "application/json"
+# Of what is sent only to learn whether anybody reads a queue.
+PROBE: Final = "probe"
 # Transient: what is lost is sent again from the log, and must not wait for the broker's disk.
 _TRANSIENT: Final = 1
 
@@ -47,6 +61,17 @@ def encode(message: Message) -> tuple[Basic.Properties, bytes]:
             return _properties("reject", _JSON), orjson.dumps(message)
         case Echo():
             return _properties("echo", _JSON), orjson.dumps(message)
+        case HandOver():
+            fields = {"epoch": message.epoch, "leader": message.leader, "leaving": message.leaving}
+            body = orjson.dumps({**fields, **_point_fields(message.last)})
+            return _properties("hand-over", _JSON), body
+        case Leave():
+            return _properties("leave", _JSON), orjson.dumps(message)
+
+
+def encode_probe(sender: str) -> tuple[Basic.Properties, bytes]:
+    """A message that means nothing to whoever gets it."""
+    return _properties(PROBE, _JSON), orjson.dumps({"node": sender})
 
 
 def decode(properties: Basic.Properties, body: bytes) -> Message:
@@ -154,11 +179,30 @@ def _decode_echo(fields: _Fields) -> Echo:
     )
 
 
+def _decode_hand_over(fields: _Fields) -> HandOver:
+    return HandOver(
+        epoch=_integer(fields, "epoch"),
+        leader=_text(fields, "leader"),
+        last=_point(fields),
+        leaving=_flag(fields, "leaving"),
+    )
+
+
+def _decode_leave(fields: _Fields) -> Leave:
+    return Leave(
+        epoch=_integer(fields, "epoch"),
+        node=_text(fields, "node"),
+        disk_id=_text(fields, "disk_id"),
+    )
+
+
 _DECODERS: Final[dict[str, Callable[[_Fields], Message]]] = {
     "ack": _decode_ack,
     "fetch": _decode_fetch,
     "reject": _decode_reject,
     "echo": _decode_echo,
+    "hand-over": _decode_hand_over,
+    "leave": _decode_leave,
 }
 
 
@@ -184,6 +228,13 @@ def _seconds(fields: _Fields, name: str) -> float:
     value = fields.get(name)
     if not isinstance(value, float):
         raise MalformedMessageError(f"{name}: not a time: {str(value)[:60]}")
+    return value
+
+
+def _flag(fields: _Fields, name: str) -> bool:
+    value = fields.get(name)
+    if not isinstance(value, bool):
+        raise MalformedMessageError(f"{name}: not true or false: {str(value)[:60]}")
     return value
 
 

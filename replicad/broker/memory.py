@@ -64,6 +64,10 @@ class MemoryBroker:
             # Never called at once: the receiver may be the sender, in the middle of its step.
             loop.call_soon(receiver.deliver, message)
 
+    async def probe(self, node: str) -> bool:
+        """See `Broker.probe`."""
+        return not self._exchange.receivers(self, node)
+
     def deliver(self, message: Message) -> None:
         """Hand one message to the node, unless it is gone by now."""
         if self._on_message is not None:

@@ -33,6 +33,14 @@ class Broker(Protocol):
         goes to log queues; all others go to the named node's ack queue.
         """
 
+    async def probe(self, node: str) -> bool:
+        """Find out whether anybody reads the node's ack queue.
+
+        Returns:
+            True when the broker has proved that nobody does: the node's process has ended, or its
+            connection was lost. False proves nothing: somebody does, or there was no answer.
+        """
+
     def lead(self, leading: bool) -> None:
         """Tell whether this node leads: a leader's log queue need not get its own stream."""
 

@@ -83,6 +83,12 @@ class RabbitBroker:
         kind = "log" if isinstance(message, Append) else "acks"
         self._session.send(f"{kind}.{to or 'all'}", *encode(message))
 
+    async def probe(self, node: str) -> bool:
+        """See `Broker.probe`."""
+        if self._session is None or not self._up:
+            return False
+        return await self._session.probe(node)
+
     def lead(self, leading: bool) -> None:
         """See `Broker.lead`."""
         self._leading = leading

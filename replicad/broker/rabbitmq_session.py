@@ -18,15 +18,16 @@ from typing import TypeVar
 
 import aio_pika
 import structlog
-from aiormq import AMQPError
+from aiormq import AMQPError, PublishError
 from aiormq.abc import AbstractChannel, AbstractConnection, ArgumentsType, DeliveredMessage
 from pamqp.commands import Basic
 
-from replicad.broker.codec import decode
+from replicad.broker.codec import PROBE, decode, encode_probe
 from replicad.core.messages import Message
 from replicad.errors import BrokerError, MalformedMessageError
 
 CALL_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 0.5
 CLOSE_TIMEOUT_S = 0.4
 HEARTBEAT_S = 10
 # How often a session looks whether it is closed, blocked or stuck.
@@ -74,8 +75,10 @@ async def open_session(
     consuming = await _connect(stack, url, f"replicad {names.node}: consumes")
     publisher = await _answer(publishing.channel(publisher_confirms=False))
     consumer = await _answer(consuming.channel(publisher_confirms=False))
+    # With confirms: without them aiormq only logs a message that was returned.
+    prober = await _answer(publishing.channel(publisher_confirms=True, on_return_raises=True))
     await _answer(consumer.exchange_declare(names.exchange, exchange_type="topic", durable=True))
-    session = RabbitSession(names, publishing, consuming, publisher, consumer)
+    session = RabbitSession(names, publishing, consuming, publisher, consumer, prober)
     await session.consume(number, follow_all=follow_all)
     return session
 
@@ -129,13 +132,15 @@ class RabbitSession:
         consuming: AbstractConnection,
         publisher: AbstractChannel,
         consumer: AbstractChannel,
+        prober: AbstractChannel,
     ) -> None:
         """Take over connections and channels that are open."""
         self._names = names
         self._publishing = publishing
         self._publisher = publisher
         self._consumer = consumer
-        self._closable = (publishing, consuming, publisher, consumer)
+        self._prober = prober
+        self._closable = (publishing, consuming, publisher, consumer, prober)
         self._inbox: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
         self._outgoing: asyncio.Queue[tuple[str, Basic.Properties, bytes]] = asyncio.Queue()
         self._waiting_bytes = 0
@@ -183,16 +188,39 @@ class RabbitSession:
         """Let one message wait for the publisher; drop everything once too much waits."""
         if self._overflowed:
             return
-        self._published += 1
-        # Only for people who trace a message: unique to the session, and cheap.
-        properties.message_id = f"{self._names.incarnation}-{self._published}"
-        properties.app_id = self._names.node
+        self._sign(properties)
         self._waiting_bytes += len(body)
         if self._waiting_bytes > WAITING_BYTES_MAX:
             self._overflowed = True
             self._drop_waiting()
         else:
             self._outgoing.put_nowait((routing_key, properties, body))
+
+    def _sign(self, properties: Basic.Properties) -> None:
+        # For people who trace a message. Of a probe it must be unique: aiormq tells by it which
+        # message was returned.
+        self._published += 1
+        properties.message_id = f"{self._names.incarnation}-{self._published}"
+        properties.app_id = self._names.node
+
+    async def probe(self, node: str) -> bool:
+        """Whether the broker has proved that nobody reads the node's ack queue."""
+        properties, body = encode_probe(self._names.node)
+        self._sign(properties)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._prober.basic_publish(
+                    body,
+                    exchange=self._names.exchange,
+                    routing_key=f"acks.{node}",
+                    properties=properties,
+                    mandatory=True,
+                )
+        except PublishError:
+            return True
+        except (TimeoutError, AMQPError, OSError, RuntimeError):
+            pass  # No answer; if the session is lost `_watch` sees it.
+        return False
 
     def follow_all(self, following: bool) -> None:
         """Tell whether the log queue is to get what goes to all replicas."""
@@ -244,6 +272,8 @@ class RabbitSession:
         while True:
             delivered = await self._inbox.get()
             properties = delivered.header.properties
+            if properties.message_type == PROBE:
+                continue
             try:
                 message = decode(properties, delivered.body)
             except MalformedMessageError as error:

@@ -36,12 +36,18 @@ class Settings:
         stall_s: If the leader's own echo is gone for so long, the broker is at fault, not a
             follower (rule 12).
         join_max_s: A follower that delays commits for so long without getting level leaves again.
+        silence_s: After how long without a message a replica's queue is probed; above the time
+            between two heartbeats.
         candidate_delay_max_s: Candidates wait a random time up to this, so that one usually wins.
         fetch_retry_s: When a follower asks again for entries that did not come.
         proposal_retry_s: Pause after a proposal that was refused or whose outcome is unknown.
         resign_after_s: A leader that commits nothing for so long makes way; well above lag_max_s,
             so that it removes a dead follower before it gives up ...
         hold_back_s: ... and does not stand again for so long.
+        hand_over_s: For how long a leader that hands over takes no writes, at most; and how long
+            a replica that stops waits until nobody waits for it.
+        hand_over_retry_s: When it asks again, or asks another follower.
+        give_up_s: Nobody waits for a read for longer: it is answered that it is not confirmed.
         read_fallback_s: When a strong read that no round confirms asks ZooKeeper instead.
         chunk_bytes_max: Of one catch-up message.
         pending_bytes_max: Of entries appended and not yet committed; beyond it, writes wait.
@@ -52,11 +58,15 @@ class Settings:
     lag_max_s: float = 1.0
     stall_s: float = 0.5
     join_max_s: float = 1.0
-    candidate_delay_max_s: float = 0.1
+    silence_s: float = 0.15
+    candidate_delay_max_s: float = 0.04
     fetch_retry_s: float = 0.3
     proposal_retry_s: float = 0.2
     resign_after_s: float = 4.0
     hold_back_s: float = 5.0
+    hand_over_s: float = 1.0
+    hand_over_retry_s: float = 0.1
+    give_up_s: float = 10.0
     read_fallback_s: float = 0.3
     chunk_bytes_max: int = 1024 * 1024
     pending_bytes_max: int = 64 * 1024 * 1024
@@ -94,8 +104,11 @@ class Context:
         self.rng = rng
         self.now = 0.0
         self.broker_up = False
+        self.broker_up_since = 0.0
         self.disk_writable = True
         self.halted = False
+        self.leaving = False
+        self.left = False
         self._unix_ms = 0
         self._tokens = 0
         self._last_time = last_time

@@ -90,6 +90,19 @@ class ReadState:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Find out whether anybody reads the node's queue; then ProbeFinished with this `asked_at`."""
+
+    node: str
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Nobody waits for this replica any more, or there is nobody to take over: it may stop."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoleChanged:
     """This replica leads from now on, or does not any more."""
 
@@ -158,6 +171,20 @@ class AnswerRead:
     confirmed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerTransfer:
+    """Answer one TransferAsked.
+
+    Attributes:
+        leader: Who leads now, in a higher epoch; None if nobody took over.
+        reason: Why not; "" on success.
+    """
+
+    token: int
+    leader: str | None
+    reason: str
+
+
 class Level(Enum):
     """How much an operator should care."""
 
@@ -200,9 +227,12 @@ Effect = (
     | SendFromLog
     | Propose
     | ReadState
+    | Probe
+    | Left
     | RoleChanged
     | AnswerWrites
     | AnswerRead
+    | AnswerTransfer
     | Report
     | Halt
 )

@@ -83,6 +83,30 @@ class Entry:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The value of the control entry that opens an epoch: who leads, and how that came about.
+
+    Attributes:
+        leader, incarnation: Who leads from here on.
+        reason: Why somebody else was needed, in a few words.
+        previous_leader: Who led before; None if nobody did.
+        previous_epoch: The epoch before this one in `state`.
+        isr_before, isr_after: Names of the in-sync replicas before and after the election.
+        leaderless_ms: From the last sign of life of the old leader until this entry was written,
+            by the new leader's clock; None if it never heard the old one.
+    """
+
+    leader: str
+    incarnation: str
+    reason: str
+    previous_leader: str | None
+    previous_epoch: int
+    isr_before: tuple[str, ...]
+    isr_after: tuple[str, ...]
+    leaderless_ms: int | None
+
+
 def genesis_digest(cluster_id: str) -> bytes:
     """The digest that stands before entry 1: two clusters' logs can never match."""
     return sha256(b"replicad-log-v1:" + cluster_id.encode()).digest()
@@ -127,8 +151,7 @@ def encode_insert(
 
 
 def encode_epoch(
-    leader: str,
-    incarnation: str,
+    opening: Opening,
     *,
     index: int,
     epoch: int,
@@ -137,11 +160,10 @@ def encode_epoch(
     previous: bytes,
 ) -> tuple[bytes, bytes]:
     """Build the control entry that opens an epoch. Returns the line and its raw digest."""
-    value = orjson.dumps({"leader": leader, "incarnation": incarnation})
     return _seal(
         b'{"index":%d,"epoch":%d,"time":"%b","commit":%d,"operation":"epoch","collection":null,'
         b'"key":null,"request":null,"fingerprint":null,"value":%b'
-        % (index, epoch, time.encode(), commit, value),
+        % (index, epoch, time.encode(), commit, orjson.dumps(opening)),
         previous,
     )
 

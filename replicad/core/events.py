@@ -120,6 +120,34 @@ class WritesArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeFinished:
+    """Answer to Probe.
+
+    Attributes:
+        node: Who was looked for.
+        asked_at: When, as Probe says.
+        gone: The broker has proved that nobody reads the node's queue. False proves nothing.
+    """
+
+    node: str
+    asked_at: float
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TransferAsked:
+    """An operator wants another leader: `to`, or (None) whoever is best; then AnswerTransfer."""
+
+    token: int
+    to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """The process is about to stop, politely; Left says when it may."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadArrived:
     """A strong read that the sender believes this replica must answer in `epoch`."""
 
@@ -139,4 +167,7 @@ Event = (
     | DiskChanged
     | WritesArrived
     | ReadArrived
+    | ProbeFinished
+    | TransferAsked
+    | StopAsked
 )

@@ -8,7 +8,7 @@ from itertools import takewhile
 from replicad.core.context import Context
 from replicad.core.effects import AppendLines, Level, Send, SyncLog, TruncateLog
 from replicad.core.entry import decode_head, split_lines, verify_line
-from replicad.core.messages import Ack, Append, Fetch, Point
+from replicad.core.messages import Ack, Append, Fetch, Leave, Point
 from replicad.errors import MalformedEntryError
 
 
@@ -28,6 +28,9 @@ class Follower:
         """Follow nobody yet."""
         self._context = context
         self.leader: str | None = None
+        self.heard_at = context.now
+        self.level_at: float | None = None
+        self._level_if: tuple[int, float] | None = None
         # What is known to equal the log of the leader of this epoch, synced or not.
         self._verified = Point(0, b"")
         self._commit = Point(0, b"")
@@ -39,6 +42,7 @@ class Follower:
     def on_append(self, append: Append) -> None:
         """Check the chain, take over what is new, ack what is synced. Of this epoch only."""
         context = self._context
+        self.heard_at = context.now
         if self.leader != append.leader:
             self.leader = append.leader
             context.report(Level.INFO, "following", leader=append.leader)
@@ -52,6 +56,8 @@ class Follower:
                 Level.ERROR, "bad entry from leader", node=append.leader, error=str(error)
             )
             return
+        if append.round >= self._round and append.previous.index + append.count == append.last:
+            self._level_if = append.commit.index, context.now
         self._round = max(self._round, append.round)
         self._commit = append.commit
         self._take_over(append, lines)
@@ -65,7 +71,15 @@ class Follower:
             return
         if context.log.holds(self._commit):
             context.advance_commit(self._commit.index)
+        if self._level_if is not None and self._level_if[0] <= context.applied:
+            self.level_at = self._level_if[1]
         self._ack(self.leader)
+
+    def leave(self) -> None:
+        """Ask not to be waited for any more."""
+        if self.leader is not None:
+            me = self._context.me.disk
+            self._context.emit(Send(self.leader, Leave(self._context.epoch, me.node, me.disk_id)))
 
     def on_append_failed(self) -> None:
         """The new entries found no room: they will be fetched again."""
@@ -150,6 +164,8 @@ class Follower:
 
     def _ack(self, leader: str) -> None:
         context = self._context
+        if context.left:
+            return  # Else it might be admitted again, and commits wait for it.
         matched = min(self._verified.index, context.synced)
         me = context.me.disk
         point = context.log.point(matched)

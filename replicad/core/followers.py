@@ -26,6 +26,8 @@ class Progress:
         round: The newest round in which it confirmed the epoch.
         heard_at: When its last message came.
         fresh_at: When the newest message was sent that it has answered in full.
+        gone: The broker has proved that it is not connected, and it was not heard since.
+        leaves_until: It is about to stop, and not to be waited for until then.
         reported_at, reported: When sync.log last said that it matched, and at which index.
     """
 
@@ -33,6 +35,8 @@ class Progress:
     round: int
     heard_at: float
     fresh_at: float
+    gone: bool = False
+    leaves_until: float = float("-inf")
     reported_at: float = float("-inf")
     reported: int = 0
 
@@ -69,6 +73,7 @@ class Followers:
         if progress is None:
             progress = self.progress[disk] = Progress(0, 0, now, float("-inf"))
         progress.heard_at = now
+        progress.gone = False
         progress.matched = max(progress.matched, ack.matched.index)
         progress.round = max(progress.round, ack.round)
         for sent in reversed(self._sent):
@@ -81,6 +86,16 @@ class Followers:
         """A follower asked for entries: it lives, but nothing is known to match."""
         progress = self.progress.setdefault(disk, Progress(0, 0, now, float("-inf")))
         progress.heard_at = now
+        progress.gone = False
+
+    def note_gone(self, disk: Disk) -> None:
+        """The broker has proved that the follower is not connected."""
+        self.progress[disk].gone = True
+
+    def note_leaving(self, disk: Disk, now: float) -> None:
+        """The follower is about to stop."""
+        if disk in self.progress:
+            self.progress[disk].leaves_until = now + self._settings.hand_over_s
 
     def note_echo(self, sent_at: float, now: float) -> None:
         """The broker carried a message that was sent at `sent_at`."""
@@ -95,13 +110,21 @@ class Followers:
                 progress.fresh_at = now
 
     def lags(self, disk: Disk) -> bool:
-        """Whether the follower has been behind for too long."""
+        """Whether the follower has been behind for too long, or is not to be waited for."""
         progress = self.progress.get(disk)
-        return progress is None or self._proof_at - progress.fresh_at > self._settings.lag_max_s
+        if progress is None or progress.gone or self._proof_at < progress.leaves_until:
+            return True
+        return self._proof_at - progress.fresh_at > self._settings.lag_max_s
+
+    def stale_since(self, disk: Disk) -> float:
+        """When the newest message was sent that the disk has answered in full."""
+        progress = self.progress.get(disk)
+        return progress.fresh_at if progress else float("-inf")
 
     def heard_at(self, disk: Disk) -> float:
         """When the disk's last message came."""
-        return self.progress[disk].heard_at
+        progress = self.progress.get(disk)
+        return progress.heard_at if progress else float("-inf")
 
     def highest_match(self, node: str) -> int:
         """Up to where any disk of the node is known to match; 0 if nothing is known."""

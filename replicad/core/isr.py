@@ -7,6 +7,7 @@ and the followers that are about to be proposed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from replicad.core.cluster import ClusterState, Disk
@@ -26,6 +27,7 @@ class InSyncSet:
         self._in_doubt: list[ClusterState] = []
         self._in_flight: str | None = None
         self._joining: dict[Disk, float] = {}
+        self._rejoin_at: dict[Disk, float] = {}
         self._retry_at = 0.0
         self.effective: tuple[Disk, ...] = state.isr
 
@@ -61,21 +63,27 @@ class InSyncSet:
         self._propose(self.confirmed.isr)
 
     def join(self, disk: Disk) -> None:
-        """Let commits wait for a follower, so that it can get level under load."""
-        self._joining[disk] = self._context.now + self._context.settings.join_max_s
-        self._recompute()
+        """Let commits wait for a follower, so that it can get level under load.
 
-    def drop_late_joiners(self) -> None:
-        """Give up on joiners that delayed commits for too long; nothing in ZooKeeper names them."""
-        late = [disk for disk, until in self._joining.items() if self._context.now >= until]
-        for disk in late:
-            del self._joining[disk]
-        if late:
+        Not if it is joining already, nor soon after it was given up.
+        """
+        now = self._context.now
+        if disk not in self._joining and now >= self._rejoin_at.get(disk, now):
+            self._joining[disk] = now + self._context.settings.join_max_s
             self._recompute()
 
-    def is_joining(self, disk: Disk) -> bool:
-        """Whether commits wait for this follower although nothing was proposed yet."""
-        return disk in self._joining
+    def drop_joiners(self, is_lost: Callable[[Disk], bool]) -> None:
+        """Give up on joiners that are lost, or that delayed commits for too long.
+
+        Nothing in ZooKeeper names them.
+        """
+        now = self._context.now
+        late = [disk for disk, until in self._joining.items() if now >= until or is_lost(disk)]
+        for disk in late:
+            del self._joining[disk]
+            self._rejoin_at[disk] = now + self._context.settings.join_max_s
+        if late:
+            self._recompute()
 
     def on_proposal(self, finished: ProposalFinished) -> None:
         """Take the answer to a proposal of this epoch."""

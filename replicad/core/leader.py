@@ -12,6 +12,7 @@ from replicad.core.cluster import ClusterState, Disk
 from replicad.core.context import Context
 from replicad.core.effects import (
     AnswerRead,
+    AnswerTransfer,
     AnswerWrites,
     AppendLines,
     Committed,
@@ -25,14 +26,22 @@ from replicad.core.effects import (
     Unresolved,
     WriteResult,
 )
-from replicad.core.entry import WriteRequest, encode_epoch, encode_insert
-from replicad.core.events import ProposalFinished, ReadArrived, ReadFinished, WritesArrived
+from replicad.core.entry import Opening, WriteRequest, encode_epoch, encode_insert
+from replicad.core.events import (
+    ProbeFinished,
+    ProposalFinished,
+    ReadArrived,
+    ReadFinished,
+    TransferAsked,
+    WritesArrived,
+)
 from replicad.core.followers import Followers
 from replicad.core.isr import InSyncSet
 from replicad.core.membership import Membership
-from replicad.core.messages import Ack, Append, Echo, Fetch, Point
+from replicad.core.messages import Ack, Append, Echo, Fetch, Leave, Point
 from replicad.core.pending import PendingWrites, Precedent, Verdict
 from replicad.core.rounds import Rounds
+from replicad.core.transfer import Transfer
 from replicad.core.waiting import Waiting, WaitingRoom
 from replicad.errors import require
 
@@ -40,13 +49,16 @@ from replicad.errors import require
 class Leader:
     """Leads one epoch. Discarded when deposed."""
 
-    def __init__(self, context: Context, state: ClusterState, version: int) -> None:
+    def __init__(
+        self, context: Context, state: ClusterState, version: int, opening: Opening
+    ) -> None:
         """Open the epoch that `state` names; this replica has persisted it."""
         self._context = context
         self.isr = InSyncSet(context, state, version)
         self.followers = Followers(context.settings, self._others(state.isr), context.now)
         self._membership = Membership(context, self.isr, self.followers)
         self._rounds = Rounds(context)
+        self.transfer = Transfer(context, self.isr, self.followers)
         self.first = context.log.last + 1
         self._pending = PendingWrites()
         self._waiting = WaitingRoom()
@@ -56,7 +68,7 @@ class Leader:
         self._commit_seen = 0
         self._commit_moved_at = context.now
         context.emit(RoleChanged(leading=True))
-        self._opening = self._append_opening()
+        self._opening = self._append_opening(opening)
 
     # -- status -------------------------------------------------------------------------------
 
@@ -68,7 +80,7 @@ class Leader:
     def refusal(self) -> Refusal | None:
         """Why a write would not be accepted now, or None."""
         context = self._context
-        if not self.ready:
+        if not self.ready or self.transfer.active:
             return Refusal.NOT_LEADER
         if not context.disk_writable:
             return Refusal.DISK_FULL
@@ -223,6 +235,25 @@ class Leader:
         last = context.log.fit(common.index + 1, self._published, chunk_bytes)
         context.emit(SendFromLog(fetch.node, self._message(common, last - common.index, b"")))
 
+    def on_leave(self, leave: Leave) -> None:
+        """A follower is about to stop: commit without it as soon as ZooKeeper has agreed."""
+        self.followers.note_leaving(Disk(leave.node, leave.disk_id), self._context.now)
+        self._membership.tend(self.first)
+
+    def on_probe(self, finished: ProbeFinished) -> None:
+        """A silent follower may have been found dead."""
+        self._membership.on_probe(finished)
+        self._membership.tend(self.first)
+
+    # -- handing over -------------------------------------------------------------------------
+
+    def on_transfer(self, asked: TransferAsked) -> None:
+        """An operator wants another leader."""
+        if self.ready:
+            self.transfer.ask(asked)
+        else:
+            self._context.emit(AnswerTransfer(asked.token, None, "the leader is not ready yet"))
+
     # -- time, disk, coordinator ----------------------------------------------------------------
 
     def on_tick(self) -> None:
@@ -236,6 +267,7 @@ class Leader:
             context.emit(Send(context.me.node, echo))
         self._membership.tend(self.first)
         self._rounds.ask_coordinator(self._waiting)
+        self._dismiss(self._waiting.take_before(context.now - context.settings.give_up_s))
         self._settle()
 
     def on_echo(self, echo: Echo) -> None:
@@ -296,31 +328,39 @@ class Leader:
             me.incarnation,
         )
 
-    def resign(self) -> None:
-        """Deposed: say what is known to everyone who waits, which for pending writes is nothing."""
-        context = self._context
-        for waiting in self._waiting.take_all():
-            if waiting.results is None:
-                context.emit(AnswerRead(waiting.token, confirmed=False))
-                continue
-            results = tuple(self._after_resigning(r) for r in waiting.results)
-            context.emit(AnswerWrites(waiting.token, results, (), {}))
-        context.emit(RoleChanged(leading=False))
+    def stale_s(self, now: float) -> float:
+        """For how long not everybody in sync has confirmed that this replica leads."""
+        others = self._others(self.isr.effective)
+        return now - min((self.followers.stale_since(disk) for disk in others), default=now)
 
-    def _after_resigning(self, result: WriteResult) -> WriteResult:
+    def resign(self, successor: str | None) -> None:
+        """Deposed, by `successor` if that is known: tell everyone who waits."""
+        self._dismiss(self._waiting.take_all())
+        self.transfer.end(successor)
+        self._context.emit(RoleChanged(leading=False))
+
+    def _dismiss(self, everyone: list[Waiting]) -> None:
+        """Say what is known to those who wait, which for pending writes is nothing."""
+        for waiting in everyone:
+            if waiting.results is None:
+                self._context.emit(AnswerRead(waiting.token, confirmed=False))
+            else:
+                results = tuple(self._unconfirmed(result) for result in waiting.results)
+                self._context.emit(AnswerWrites(waiting.token, results, (), {}))
+
+    def _unconfirmed(self, result: WriteResult) -> WriteResult:
         if isinstance(result, Committed) and result.index > self._context.commit:
             return Unresolved.UNKNOWN
         if isinstance(result, Rejected):
-            return Refusal.NOT_LEADER  # Not confirmed by a round: the next leader judges anew.
+            return Refusal.NOT_LEADER  # Not confirmed by a round: to be judged anew.
         return result
 
     # -- inner workings -----------------------------------------------------------------------
 
-    def _append_opening(self) -> bytes:
+    def _append_opening(self, opening: Opening) -> bytes:
         context = self._context
         line, digest = encode_epoch(
-            context.me.node,
-            context.me.incarnation,
+            opening,
             index=self.first,
             epoch=context.epoch,
             time=context.wall_time(),
@@ -376,6 +416,7 @@ class Leader:
                 holders = self.followers.holders(waiting.index)
                 acks = tuple(sorted({context.me.node, *holders}))
                 context.emit(AnswerWrites(waiting.token, waiting.results, acks, waiting.timing))
+        self.transfer.advance()
 
     def _others(self, isr: tuple[Disk, ...]) -> tuple[Disk, ...]:
         return tuple(disk for disk in isr if disk != self._context.me.disk)

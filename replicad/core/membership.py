@@ -5,9 +5,11 @@ from __future__ import annotations
 from replicad.core.cluster import Disk
 from replicad.core.context import Context
 from replicad.core.effects import Level
+from replicad.core.events import ProbeFinished
 from replicad.core.followers import Followers, Progress
 from replicad.core.isr import InSyncSet
 from replicad.core.messages import Ack
+from replicad.core.probing import Probes
 
 
 class Membership:
@@ -20,10 +22,14 @@ class Membership:
         self._followers = followers
         self._began_at = context.now
         self._missing: list[str] = []
+        self._probes = Probes(context)
 
     def tend(self, first: int) -> None:
         """Propose one change if one is due. `first` is the epoch's first index."""
-        self._isr.drop_late_joiners()
+        self._isr.drop_joiners(self._followers.lags)
+        for disk in self._isr.effective:
+            if disk != self._context.me.disk:
+                self._probes.tend(disk.node, self._followers.heard_at(disk))
         if self._context.now - self._began_at > self._context.settings.lag_max_s:
             self._report_missing()
         lagging = self._lagging()
@@ -38,10 +44,18 @@ class Membership:
             if self._followers.matched(disk) >= max(self._context.commit, first):
                 self._isr.propose_admission(disk)
                 return
-            if not self._isr.is_joining(disk):
-                self._isr.join(disk)
+            self._isr.join(disk)
         if self._isr.in_doubt:
             self._isr.propose_settling()
+
+    def on_probe(self, finished: ProbeFinished) -> None:
+        """A follower that is not connected any more need not be waited for until it lags."""
+        for disk, progress in self._followers.progress.items():
+            if disk.node != finished.node or progress.gone:
+                continue
+            if self._probes.proves_death(finished, progress.heard_at):
+                self._followers.note_gone(disk)
+                self._context.report(Level.WARNING, "follower gone", node=disk.node)
 
     def report_match(self, ack: Ack, progress: Progress) -> None:
         """Tell sync.log that a follower matched: when it is back, and else now and then."""

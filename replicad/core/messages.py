@@ -1,12 +1,14 @@
 """Messages between replicas. How they look on RabbitMQ is in `replicad/broker/codec.py`.
 
-| message | from, to         | rules | meaning                                                     |
-|---------|------------------|-------|-------------------------------------------------------------|
-| Append  | leader, all/one  | 1, 9  | entries that follow `previous`; none in a heartbeat         |
-| Ack     | follower, leader | 1, 11 | our logs are equal up to here, synced; I confirm your epoch |
-| Fetch   | follower, leader | 7     | my log has these points: send what follows the last common  |
-| Reject  | any, old leader  | 4     | I have persisted a higher epoch                             |
-| Echo    | leader, itself   | 12    | proof that the broker carries messages                      |
+| message  | from, to         | rules | meaning                                                    |
+|----------|------------------|-------|------------------------------------------------------------|
+| Append   | leader, all/one  | 1, 9  | entries that follow `previous`; none in a heartbeat        |
+| Ack      | follower, leader | 1, 11 | our logs are equal to here, synced; I confirm your epoch   |
+| Fetch    | follower, leader | 7     | my log has these points: send what follows the last common |
+| Reject   | any, old leader  | 4     | I have persisted a higher epoch                            |
+| Echo     | leader, itself   | 12    | proof that the broker carries messages                     |
+| HandOver | leader, one      | 5     | you hold all of my log: stand for election now             |
+| Leave    | follower, leader | 2     | I am about to stop: commit without me as soon as you may   |
 """
 
 from __future__ import annotations
@@ -90,4 +92,29 @@ class Echo:
     sent_at: float
 
 
-Message = Append | Ack | Fetch | Reject | Echo
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The leader takes no more writes; the receiver may take the lead at once.
+
+    Attributes:
+        epoch, leader: Who hands over, in which epoch.
+        last: The end of the leader's log, all of it committed; the receiver must hold it.
+        leaving: Whether the leader stops for good, so that its successor need not wait for it.
+    """
+
+    epoch: int
+    leader: str
+    last: Point
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The follower is about to stop. It goes on acking until it has left the ISR."""
+
+    epoch: int
+    node: str
+    disk_id: str
+
+
+Message = Append | Ack | Fetch | Reject | Echo | HandOver | Leave

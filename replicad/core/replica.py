@@ -11,7 +11,16 @@ from typing import assert_never
 
 from replicad.core.cluster import ClusterState, View
 from replicad.core.context import Context
-from replicad.core.effects import AnswerRead, AnswerWrites, Effect, Level, Refusal, Send
+from replicad.core.departure import Departure
+from replicad.core.effects import (
+    AnswerRead,
+    AnswerTransfer,
+    AnswerWrites,
+    Effect,
+    Level,
+    Refusal,
+    Send,
+)
 from replicad.core.election import Election
 from replicad.core.events import (
     AppendFailed,
@@ -20,16 +29,19 @@ from replicad.core.events import (
     Event,
     LogSynced,
     MessageReceived,
+    ProbeFinished,
     ProposalFinished,
     ReadArrived,
     ReadFinished,
+    StopAsked,
     Tick,
+    TransferAsked,
     ViewSeen,
     WritesArrived,
 )
 from replicad.core.follower import Follower
 from replicad.core.leader import Leader
-from replicad.core.messages import Ack, Append, Echo, Fetch, Message, Reject
+from replicad.core.messages import Ack, Append, Echo, Fetch, HandOver, Leave, Message, Reject
 
 _NO_VIEW = View(config=None, state=None, version=-1, members=())
 
@@ -50,6 +62,9 @@ class Status:
         role: "leader", "follower" or "halted".
         refusal: Why a write would be refused now; None if it would be accepted.
         followers: By node; empty unless this replica leads.
+        stale_s: Seconds since this replica was known to be level with the leader's commits, as of
+            when the leader's message came; for a leader, since all in-sync replicas confirmed that
+            it leads. None if it never was.
     """
 
     role: str
@@ -63,6 +78,7 @@ class Status:
     isr: tuple[str, ...]
     refusal: Refusal | None
     followers: dict[str, FollowerStatus]
+    stale_s: float | None
 
 
 class Replica:
@@ -72,6 +88,7 @@ class Replica:
         """Start as a follower of nobody, whatever this replica was before (rule 4)."""
         self._context = context
         self._election = Election(context)
+        self._departure = Departure(context)
         self._view = _NO_VIEW
         self._role: Leader | Follower = Follower(context)
 
@@ -129,7 +146,13 @@ class Replica:
             isr=tuple(disk.node for disk in isr),
             refusal=refusal,
             followers=followers,
+            stale_s=self._stale_s(now),
         )
+
+    def _stale_s(self, now: float) -> float | None:
+        if isinstance(self._role, Leader):
+            return self._role.stale_s(now)
+        return None if self._role.level_at is None else now - self._role.level_at
 
     def _dispatch(self, event: Event) -> None:
         match event:
@@ -154,6 +177,13 @@ class Replica:
                 self._on_append_failed(event.first)
             case DiskChanged():
                 self._context.disk_writable = event.writable
+            case ProbeFinished():
+                self._on_probe(event)
+            case TransferAsked():
+                self._on_transfer(event)
+            case StopAsked():
+                self._departure.begin()
+                self._depart()
             case _:
                 assert_never(event)
 
@@ -163,10 +193,12 @@ class Replica:
                 self._on_append(message)
             case Reject():
                 self._on_reject(message)
-            case Ack() | Fetch() | Echo():
+            case Ack() | Fetch() | Echo() | Leave():
                 if isinstance(self._role, Leader) and message.epoch == self._context.epoch:
                     _to_leader(self._role, message)
                 # Else an answer to a deposed leader: normal, messages may be late.
+            case HandOver():
+                self._on_hand_over(message)
             case _:
                 assert_never(message)
 
@@ -176,15 +208,39 @@ class Replica:
             context.emit(Send(append.leader, Reject(context.epoch, context.me.node)))
             return
         if append.epoch > context.epoch:
-            self._follow(append.epoch, f"{append.leader} leads epoch {append.epoch}")
+            self._follow(append.epoch, append.leader, "it sent entries")
         if isinstance(self._role, Follower):  # Else it is this leader's own stream.
+            self._election.note_heard()
             self._role.on_append(append)
+
+    def _on_hand_over(self, invitation: HandOver) -> None:
+        context, role = self._context, self._role
+        if invitation.epoch != context.epoch or not isinstance(role, Follower):
+            return
+        if context.log.holds(invitation.last) and context.synced >= invitation.last.index:
+            self._election.on_hand_over(invitation, self._view, role.heard_at)
+
+    def _on_probe(self, finished: ProbeFinished) -> None:
+        if isinstance(self._role, Leader):
+            self._role.on_probe(finished)
+        else:
+            self._election.on_probe(finished, self._view, self._role.heard_at)
+
+    def _on_transfer(self, asked: TransferAsked) -> None:
+        if isinstance(self._role, Leader):
+            self._role.on_transfer(asked)
+        else:
+            reason = "this replica does not lead"
+            self._context.emit(AnswerTransfer(asked.token, None, reason))
+
+    def _depart(self) -> None:
+        self._departure.advance(self._role, self._view.state)
 
     def _on_reject(self, reject: Reject) -> None:
         if reject.epoch <= self._context.epoch:
             return
         self._election.note_higher_epoch(reject.epoch)
-        self._depose(f"{reject.node} has persisted epoch {reject.epoch}")
+        self._depose(None, f"{reject.node} has persisted epoch {reject.epoch}")
 
     def _on_request(self, request: WritesArrived | ReadArrived) -> None:
         if isinstance(self._role, Leader):
@@ -204,7 +260,8 @@ class Replica:
             if self._role.is_stuck():
                 self._make_way("nothing was committed for too long")
         else:
-            self._election.on_tick(self._view)
+            self._election.on_tick(self._view, self._role.heard_at)
+        self._depart()
 
     def _on_view(self, view: View) -> None:
         """Take what the coordinator holds; never go back to a lower version (a lagging server)."""
@@ -216,6 +273,7 @@ class Replica:
             self._role.on_state(state, view.version)
         elif state.epoch > self._context.epoch:
             self._enter(state, view.version)
+        self._depart()
 
     def _on_read_finished(self, finished: ReadFinished) -> None:
         if finished.view is not None:
@@ -236,6 +294,8 @@ class Replica:
         self._enter(state, finished.version)
 
     def _on_broker(self, *, up: bool) -> None:
+        if up and not self._context.broker_up:
+            self._context.broker_up_since = self._context.now
         self._context.broker_up = up
         if up and isinstance(self._role, Leader):
             self._role.followers.grant_grace(self._context.now)
@@ -257,36 +317,38 @@ class Replica:
         if state.leader == self._context.me.node and self._election.is_own(state):
             self._lead(state, version)
         else:
-            self._follow(state.epoch, f"state names {state.leader} in epoch {state.epoch}")
+            self._follow(state.epoch, state.leader, "state says so")
 
     def _make_way(self, reason: str) -> None:
         """Lead no more, and let another replica try; ZooKeeper is told by the election."""
         self._election.hold_back()
-        self._depose(reason)
+        self._depose(None, reason)
 
     def _lead(self, state: ClusterState, version: int) -> None:
         context = self._context
+        opening = self._election.opening_of(state)
         self._election.forget()
         context.persist_epoch(state.epoch)
         isr = [disk.node for disk in state.isr]
         context.report(Level.INFO, "leading", isr=isr, version=version, last=context.log.last)
-        self._role = Leader(context, state, version)
+        self._role = Leader(context, state, version, opening)
 
-    def _follow(self, epoch: int, reason: str) -> None:
-        """A higher epoch than ours has begun."""
+    def _follow(self, epoch: int, leader: str | None, reason: str) -> None:
+        """A higher epoch than ours has begun, led by `leader` or, for the moment, by nobody."""
         self._context.persist_epoch(epoch)
         self._election.forget()
-        self._depose(reason)
+        self._depose(leader, f"{leader or 'nobody'} leads epoch {epoch}: {reason}")
         self._role = Follower(self._context)
 
-    def _depose(self, reason: str) -> None:
+    def _depose(self, successor: str | None, reason: str) -> None:
         if isinstance(self._role, Leader):
             self._context.report(Level.WARNING, "deposed", reason=reason)
-            self._role.resign()
+            self._role.resign(successor)
             self._role = Follower(self._context)
+            self._departure.on_deposed()
 
 
-def _to_leader(leader: Leader, message: Ack | Fetch | Echo) -> None:
+def _to_leader(leader: Leader, message: Ack | Fetch | Echo | Leave) -> None:
     match message:
         case Ack():
             leader.on_ack(message)
@@ -294,5 +356,7 @@ def _to_leader(leader: Leader, message: Ack | Fetch | Echo) -> None:
             leader.on_fetch(message)
         case Echo():
             leader.on_echo(message)
+        case Leave():
+            leader.on_leave(message)
         case _:
             assert_never(message)

@@ -62,6 +62,13 @@ class WaitingRoom:
         everyone, self._queue = list(self._queue), deque()
         return everyone
 
+    def take_before(self, time: float) -> list[Waiting]:
+        """Take out the requests that arrived before `time`: nobody waits for so long."""
+        gone = []
+        while self._queue and self._queue[0].began_at < time:
+            gone.append(self._queue.popleft())
+        return gone
+
     def take_from(self, index: int) -> list[Waiting]:
         """Take out the requests that wait for entries from `index` on: they were not appended."""
         gone = [w for w in self._queue if w.index >= index]

@@ -20,13 +20,16 @@ from replicad.broker.port import Broker
 from replicad.coordination.port import Coordinator
 from replicad.core.effects import (
     AnswerRead,
+    AnswerTransfer,
     AnswerWrites,
     AppendLines,
     Apply,
     Channel,
     Effect,
     Halt,
+    Left,
     PersistEpoch,
+    Probe,
     Propose,
     ReadState,
     Report,
@@ -43,10 +46,13 @@ from replicad.core.events import (
     Event,
     LogSynced,
     Outcome,
+    ProbeFinished,
     ProposalFinished,
     ReadArrived,
     ReadFinished,
+    StopAsked,
     Tick,
+    TransferAsked,
     WritesArrived,
 )
 from replicad.core.replica import Replica, Status
@@ -61,11 +67,17 @@ from replicad.node.metrics import DriverMetrics
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog as SyncLogFile
 
-TICK_S: Final = 0.05
+# Well below the silence after which a replica is looked for.
+TICK_S: Final = 0.02
 # With less room than this, entries are refused; what is left lets the record store, epochs and
 # marks be written, so that reads and elections go on.
 RESERVE_BYTES: Final = 96 * 1024 * 1024
 _MARK_INTERVAL_S: Final = 1.0
+
+
+_Awaited = (
+    asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead] | asyncio.Future[AnswerTransfer]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,8 @@ class Driver:
         self._disk_writable = True
         self._marked_at = time.monotonic()
         self._tokens = 0
-        self._answers: dict[int, asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead]] = {}
+        self._answers: dict[int, _Awaited] = {}
+        self._left: asyncio.Future[None] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer = self._loop.call_soon(self._tick)
 
@@ -166,6 +179,18 @@ class Driver:
         self._take(ReadArrived(token, epoch))
         return (await future).confirmed
 
+    async def transfer(self, to: str | None) -> AnswerTransfer:
+        """Ask for another leader; returns when there is one, or not."""
+        future: asyncio.Future[AnswerTransfer] = self._loop.create_future()
+        self._take(TransferAsked(self._expect(future), to))
+        return await future
+
+    async def leave(self) -> None:
+        """Hand over, if this replica leads, and return when nobody waits for it any more."""
+        self._take(StopAsked())
+        if not self._stopped:
+            await self._left
+
     async def stop(self) -> None:
         """Step nothing more; wait for what is under way."""
         self.abandon()
@@ -182,6 +207,7 @@ class Driver:
         for future in self._answers.values():
             future.cancel()
         self._answers.clear()
+        self._note_left()
 
     def rebuild_records(self) -> None:
         """The record store was found damaged while it was read."""
@@ -190,7 +216,7 @@ class Driver:
 
     # -- the loop -----------------------------------------------------------------------------
 
-    def _expect(self, future: asyncio.Future[AnswerWrites] | asyncio.Future[AnswerRead]) -> int:
+    def _expect(self, future: _Awaited) -> int:
         if self._stopped:
             raise asyncio.CancelledError  # As for those who waited when it stopped.
         self._tokens += 1
@@ -253,7 +279,7 @@ class Driver:
                 self._plan_sync()
             case Apply():
                 self.store.apply(effect.index)
-            case AnswerWrites() | AnswerRead():
+            case AnswerWrites() | AnswerRead() | AnswerTransfer():
                 self._answer(effect)
             case SendFromLog():
                 append = effect.append
@@ -268,6 +294,10 @@ class Driver:
             case TruncateLog():
                 self.store.truncate(effect.first)
                 self.metrics.truncations.inc()
+            case Probe():
+                self._spawn(self._probe(effect))
+            case Left():
+                self._note_left()
             case RoleChanged():
                 self._broker.lead(effect.leading)
             case Report():
@@ -295,10 +325,14 @@ class Driver:
             return
         self._take(LogSynced(index))
 
-    def _answer(self, answer: AnswerWrites | AnswerRead) -> None:
+    def _answer(self, answer: AnswerWrites | AnswerRead | AnswerTransfer) -> None:
         future = self._answers.pop(answer.token)
         if not future.done():  # Else the client has gone.
             future.set_result(answer)  # type: ignore[arg-type]  # Token and type go together.
+
+    def _note_left(self) -> None:
+        if not self._left.done():
+            self._left.set_result(None)
 
     def _report(self, report: Report) -> None:
         if report.channel is Channel.SYNC:
@@ -318,6 +352,10 @@ class Driver:
             self.feed(ProposalFinished(nonce, Outcome.REFUSED, -1))
         else:
             self.feed(ProposalFinished(nonce, Outcome.ACCEPTED, version))
+
+    async def _probe(self, probe: Probe) -> None:
+        gone = await self._broker.probe(probe.node)
+        self.feed(ProbeFinished(probe.node, probe.asked_at, gone))
 
     async def _read_state(self, token: int) -> None:
         try:

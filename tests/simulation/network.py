@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replicad.core.effects import Probe
+from replicad.core.events import ProbeFinished
 from replicad.core.messages import Message
 
 if TYPE_CHECKING:
@@ -26,6 +29,16 @@ class Network:
             copies = 2 if self._world.chance(self.doubling) else 1
             for _ in range(copies):
                 self._send_one(sender, receiver, message)
+
+    def probe(self, sender: str, probe: Probe, reply: Callable[[ProbeFinished], None]) -> None:
+        """The broker knows who reads a queue, whatever becomes of messages."""
+
+        def look() -> None:
+            gone = probe.node not in self._simulation.nodes
+            finished = ProbeFinished(probe.node, probe.asked_at, gone)
+            self._world.after(self._world.rng.uniform(0.0005, 0.01), lambda: reply(finished))
+
+        self._world.after(self._world.rng.uniform(0.0005, 0.01), look)
 
     def _send_one(self, sender: str, receiver: str, message: Message) -> None:
         if (sender, receiver) in self.cut or self._world.chance(self.loss):

@@ -12,14 +12,17 @@ from replicad.core.cluster import Member
 from replicad.core.context import Context, Identity, Settings
 from replicad.core.effects import (
     AnswerRead,
+    AnswerTransfer,
     AnswerWrites,
     AppendLines,
     Apply,
     Channel,
     Effect,
     Halt,
+    Left,
     Level,
     PersistEpoch,
+    Probe,
     Propose,
     ReadState,
     Report,
@@ -199,6 +202,10 @@ class Node:
                 coordinator.propose(
                     self.incarnation, effect.state, effect.expected_version, self.feed
                 )
+            case Probe():
+                self.simulation.network.probe(self.name, effect, self.feed)
+            case Left() | AnswerTransfer():
+                self.world.log(f"{self.name} {effect}")
             case ReadState():
                 self.simulation.coordinator.read(self.incarnation, effect.token, self.feed)
             case RoleChanged():

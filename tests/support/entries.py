@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replicad.core.entry import (
+    Opening,
     WriteRequest,
     encode_epoch,
     encode_insert,
@@ -11,6 +12,7 @@ from replicad.core.entry import (
     genesis_digest,
 )
 from replicad.core.log import LogIndex
+from replicad.core.messages import Point
 
 
 def write_of(key: str, value: bytes = b"{}", *, collection: str = "forms") -> WriteRequest:
@@ -19,18 +21,22 @@ def write_of(key: str, value: bytes = b"{}", *, collection: str = "forms") -> Wr
     return WriteRequest(f"r-{collection}-{key}", fingerprint, collection, key, value)
 
 
+def opening_of(leader: str) -> Opening:
+    """How a first epoch opens."""
+    return Opening(leader, "run", "first election", None, 0, (leader,), (leader,), None)
+
+
 class LogBuilder:
     """Makes the lines of a log and keeps its LogIndex. Entry times are a second apart."""
 
     def __init__(self, cluster_id: str = "test") -> None:
         self.genesis = genesis_digest(cluster_id)
-        self.index = LogIndex(self.genesis)
+        self.index = LogIndex(Point(0, self.genesis))
 
     def open_epoch(self, epoch: int, *, commit: int = 0) -> bytes:
         """The next entry opens an epoch. Returns its line, with the newline."""
         line, digest = encode_epoch(
-            "n1",
-            "run",
+            opening_of("n1"),
             index=self.index.last + 1,
             epoch=epoch,
             time=format_time(1000 * self.index.last),

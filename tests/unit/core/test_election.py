@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from replicad.core.cluster import Disk
-from replicad.core.effects import PersistEpoch, Propose, ReadState
+from replicad.core.effects import AppendLines, PersistEpoch, Probe, Propose, ReadState
+from replicad.core.entry import decode_entry
 from replicad.core.events import (
     BrokerChanged,
     DiskChanged,
     Event,
     MessageReceived,
     Outcome,
+    ProbeFinished,
     ReadFinished,
     Tick,
 )
-from replicad.core.messages import Reject
+from replicad.core.messages import HandOver, Reject
 from tests.support.core import Stepper, append_of, context_of, disk, disks, state_of, view_of
 from tests.support.entries import LogBuilder
 
@@ -38,10 +41,88 @@ def test_a_dead_leader_is_replaced_and_dropped_in_one_step() -> None:
     assert proposal.state.isr == disks("n1", "n3")
 
 
-def test_a_living_leader_is_left_alone() -> None:
+def test_a_registered_leader_is_left_alone_however_silent() -> None:
+    """It may be paused: nothing proves its death."""
     stepper = candidate()
     stepper.see(state_of(3, "n2"), 8)
-    assert not stepper.step(Tick(), after=9)
+    stepper.step(Tick(), after=9)
+    probe = stepper.only(Probe)
+    assert probe.node == "n2"
+    stepper.step(ProbeFinished("n2", probe.asked_at, gone=False))
+    stepper.step(Tick(), after=9)
+    assert not stepper.every(Propose)
+
+
+def silent(stepper: Stepper) -> Probe:
+    """A registered leader that was heard once and then no more, until it is looked for."""
+    stepper.see(state_of(4, "n2"), 8)
+    stepper.step(MessageReceived(append_of(LogBuilder().index.last_point, epoch=4)), after=1)
+    stepper.step(Tick(), after=stepper.context.settings.silence_s / 2)
+    assert not stepper.every(Probe)
+    stepper.step(Tick(), after=stepper.context.settings.silence_s)
+    return stepper.only(Probe)
+
+
+def test_a_leader_whose_queue_nobody_reads_is_replaced_at_once() -> None:
+    stepper = candidate()
+    probe = silent(stepper)
+    stepper.step(ProbeFinished("n2", probe.asked_at, gone=True), after=0.01)
+    proposal = stepper.only(Propose)
+    assert (proposal.state.epoch, proposal.state.leader) == (5, "n1")
+    assert proposal.state.isr == disks("n1", "n3")
+    stepper.finish(proposal, Outcome.ACCEPTED)
+    opening = orjson.loads(decode_entry(stepper.only(AppendLines).lines[:-1]).value)
+    assert opening["reason"] == "the leader's connection to the broker is gone"
+    assert (opening["previous_leader"], opening["previous_epoch"]) == ("n2", 4)
+    assert opening["leaderless_ms"] == round(1500 * stepper.context.settings.silence_s + 10)
+
+
+def test_an_answer_proves_nothing_once_the_leader_was_heard_again() -> None:
+    stepper = candidate()
+    probe = silent(stepper)
+    stepper.step(MessageReceived(append_of(LogBuilder().index.last_point, epoch=4)), after=0.001)
+    stepper.step(ProbeFinished("n2", probe.asked_at, gone=True))
+    stepper.step(Tick())
+    assert not stepper.every(Propose)
+
+
+def test_an_answer_proves_nothing_if_the_own_connection_was_down_meanwhile() -> None:
+    """A broker that restarts takes everybody's queues away."""
+    stepper = candidate()
+    probe = silent(stepper)
+    stepper.step(BrokerChanged(up=False))
+    stepper.step(BrokerChanged(up=True))
+    stepper.step(ProbeFinished("n2", probe.asked_at, gone=True))
+    stepper.step(Tick())
+    assert not stepper.every(Propose)
+
+
+def test_who_holds_all_of_the_leaders_log_stands_when_it_is_asked_to() -> None:
+    stepper = candidate()
+    stepper.see(state_of(4, "n2"), 8)
+    end = stepper.context.log.last_point
+    stepper.step(MessageReceived(HandOver(4, "n2", end, leaving=False)))
+    proposal = stepper.only(Propose)
+    assert (proposal.state.epoch, proposal.state.leader) == (5, "n1")
+    assert proposal.state.isr == disks("n1", "n2", "n3")
+
+
+def test_a_leader_that_leaves_is_dropped_with_the_election() -> None:
+    stepper = candidate()
+    stepper.see(state_of(4, "n2"), 8)
+    end = stepper.context.log.last_point
+    stepper.step(MessageReceived(HandOver(4, "n2", end, leaving=True)))
+    assert stepper.only(Propose).state.isr == disks("n1", "n3")
+
+
+def test_who_lacks_an_entry_does_not_take_over() -> None:
+    stepper = candidate()
+    stepper.see(state_of(4, "n2"), 8)
+    longer = LogBuilder()
+    longer.open_epoch(1)
+    stepper.step(MessageReceived(HandOver(4, "n2", longer.index.last_point, leaving=True)))
+    stepper.step(Tick())
+    assert not stepper.every(Propose)
 
 
 def test_a_dead_leader_stays_in_the_isr_where_min_in_sync_needs_it() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from replicad.core.entry import (
     INSERT,
     Entry,
+    Opening,
     WriteRequest,
     chain,
     decode_entry,
@@ -144,15 +145,23 @@ def test_any_cut_is_found() -> None:
 
 
 def test_the_entry_that_opens_an_epoch() -> None:
-    line, digest = encode_epoch(
-        "n1", "run", index=1, epoch=2, time=TIME, commit=0, previous=GENESIS
-    )
+    opening = Opening("n1", "run", "handed over", "n2", 1, ("n1", "n2"), ("n1",), 17)
+    line, digest = encode_epoch(opening, index=1, epoch=2, time=TIME, commit=0, previous=GENESIS)
     entry = decode_entry(line[:-1])
     assert verify_line(line[:-1], GENESIS) == entry.digest == digest
     assert (entry.operation, entry.collection, entry.key, entry.request) == (
         "epoch", None, None, None,
     )  # fmt: skip
-    assert orjson.loads(entry.value) == {"leader": "n1", "incarnation": "run"}
+    assert orjson.loads(entry.value) == {
+        "leader": "n1",
+        "incarnation": "run",
+        "reason": "handed over",
+        "previous_leader": "n2",
+        "previous_epoch": 1,
+        "isr_before": ["n1", "n2"],
+        "isr_after": ["n1"],
+        "leaderless_ms": 17,
+    }
 
 
 @pytest.mark.parametrize(

@@ -151,16 +151,31 @@ def test_a_proposal_that_did_not_succeed_makes_the_leader_read(
     assert every(context.finish(), ReadState) == [ReadState(0)]
 
 
+def nobody(_: Disk) -> bool:
+    return False
+
+
 def test_a_joiner_counts_until_it_is_too_late(context: Context) -> None:
     isr = in_sync(context, "n1", "n2")
     isr.join(N3)
     assert counted(isr) == (N1, N2, N3)
-    isr.drop_late_joiners()
-    assert isr.is_joining(N3)
+    isr.drop_joiners(nobody)
+    assert counted(isr) == (N1, N2, N3)
     context.now += context.settings.join_max_s
-    isr.drop_late_joiners()
-    assert not isr.is_joining(N3)
+    isr.drop_joiners(nobody)
     assert counted(isr) == (N1, N2)
+
+
+def test_a_joiner_that_was_given_up_joins_again_only_after_a_while(context: Context) -> None:
+    """Else it would delay every commit, for ever."""
+    isr = in_sync(context, "n1", "n2")
+    isr.join(N3)
+    isr.drop_joiners(lambda lost: lost == N3)
+    isr.join(N3)
+    assert counted(isr) == (N1, N2)
+    context.now += context.settings.join_max_s
+    isr.join(N3)
+    assert counted(isr) == (N1, N2, N3)
 
 
 def test_a_joiner_that_was_proposed_counts_for_the_proposals_sake(context: Context) -> None:
@@ -168,7 +183,7 @@ def test_a_joiner_that_was_proposed_counts_for_the_proposals_sake(context: Conte
     isr.join(N3)
     isr.propose_admission(N3)
     context.now += context.settings.join_max_s
-    isr.drop_late_joiners()
+    isr.drop_joiners(nobody)
     assert counted(isr) == (N1, N2, N3)
 
 

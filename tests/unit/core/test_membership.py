@@ -1,9 +1,16 @@
 from __future__ import annotations
 
-from replicad.core.effects import Channel, Effect, Propose, Report
+from replicad.core.effects import Channel, Effect, Probe, Propose, Report
 from replicad.core.entry import WriteRequest
-from replicad.core.events import LogSynced, MessageReceived, Outcome
+from replicad.core.events import (
+    BrokerChanged,
+    LogSynced,
+    MessageReceived,
+    Outcome,
+    ProbeFinished,
+)
 from tests.support.core import (
+    TICK_S,
     Stepper,
     ack_from,
     arriving,
@@ -95,3 +102,32 @@ def test_sync_log_tells_once_that_a_follower_is_missing_and_once_that_it_is_back
     assert gone.count(("follower missing", "n3")) == 1
     back = sync_events(pass_time(leader, 0.5, answering=[N2, N3]))
     assert back.count(("follower's digest matched", "n3")) == 1
+
+
+def test_a_follower_whose_queue_nobody_reads_is_removed_at_once() -> None:
+    """A killed one; a paused one keeps its queue and is removed when it lags."""
+    leader = leading(context_of())
+    probes = []
+    for _ in range(4):
+        probes += every(pass_time(leader, TICK_S, answering=[N2]), Probe)
+    assert [probe.node for probe in probes[:1]] == ["n3"]
+    leader.step(ProbeFinished("n3", probes[0].asked_at, gone=True))
+    assert only(leader.effects, Propose).state.isr == disks("n1", "n2")
+
+
+def test_a_probe_of_before_the_last_ack_proves_nothing() -> None:
+    leader = leading(context_of())
+    (probe, *_) = every(pass_time(leader, 0.3, answering=[N2]), Probe)
+    leader.step(MessageReceived(ack_from(leader.context, N3, leader.context.log.last)))
+    leader.step(ProbeFinished("n3", probe.asked_at, gone=True))
+    assert not leader.every(Propose)
+
+
+def test_a_broker_that_restarts_is_no_fault_of_a_follower() -> None:
+    """Rule 12: it takes everybody's queues away."""
+    leader = leading(context_of())
+    (probe, *_) = every(pass_time(leader, 0.3, answering=[N2]), Probe)
+    leader.step(BrokerChanged(up=False))
+    leader.step(BrokerChanged(up=True))
+    leader.step(ProbeFinished("n3", probe.asked_at, gone=True))
+    assert not leader.every(Propose)
