@@ -10,12 +10,14 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from api_gateway.forwarding import Reads, Writes
+from api_gateway.forwarding import Writes
 from api_gateway.leader import LeaderClient
 from api_gateway.metrics import Metrics
 from api_gateway.middleware import json_errors, measuring
+from api_gateway.reads import Reads
 from api_gateway.routes_forms import FormRoutes
 from api_gateway.routes_operations import OperationRoutes
+from api_gateway.routes_requests import RequestRoutes
 from api_gateway.server import JsonErrorRunner
 from api_gateway.watch import ClusterWatch
 from replicad.coordination.port import View
@@ -23,6 +25,9 @@ from replicad.coordination.port import View
 # Together with the server's own time to close this stays below the 3 s a stopping gateway has.
 _STOP_GRACE_S: Final = 1.0
 _CLOSE_S: Final = 0.5
+# An idle connection, or one on which a request's head does not arrive whole, ends after that. It
+# is longer than proxies keep theirs, so that those close first.
+_KEEPALIVE_S: Final = 75.0
 # How long what is left of a refused body is read, so that its sender gets to see the answer.
 _LINGER_S: Final = 1.0
 # An id that is far too long is answered as an invalid id, not as malformed HTTP.
@@ -77,6 +82,7 @@ async def serve_gateway(
         create_app(coordinator, deadlines),
         access_log=None,
         shutdown_timeout=_CLOSE_S,
+        keepalive_timeout=_KEEPALIVE_S,
         lingering_time=_LINGER_S,
         max_line_size=_LINE_BYTES_MAX,
         auto_decompress=False,  # bodies.py does it, and checks that the end is there.
@@ -97,6 +103,7 @@ def create_app(views: Views, deadlines: Deadlines) -> web.Application:
     reads = Reads(client, watch, metrics, deadline_s=deadlines.request_s)
     app = web.Application(middlewares=[measuring(metrics), json_errors])
     app.add_routes(FormRoutes(writes, reads, deadlines.body_s).routes())
+    app.add_routes(RequestRoutes(reads).routes())
     app.add_routes(OperationRoutes(client, watch, metrics).routes())
 
     async def run(app: web.Application) -> AsyncIterator[None]:

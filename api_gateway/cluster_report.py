@@ -86,6 +86,7 @@ def _report_replica(
         "url": url,
         **{position: known.get(position) for position in _POSITIONS},
         "lag": _lag(known, leader_status),
+        "scrub": known.get("scrub"),
         "last_contact_ms": _last_contact_ms(name, leader_status),
     }
 

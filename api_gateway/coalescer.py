@@ -166,7 +166,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
                 failures = 0
             elif batch or self._queue:
                 failures += 1
-                await self._watch.pause(failures)
+                await self._watch.pause(failures, leader)
 
     def _take(self, calls_max: int) -> list[Call[PAYLOAD, ANSWER]]:
         """Remove one batch from the head of the queue, and with it all that has no more time."""

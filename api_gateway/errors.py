@@ -12,8 +12,9 @@ ReplicadError
 |   |-- UnavailableError            503: nothing was stored; try again after Retry-After
 |   |-- OutcomeUnknownError         504: it may or may not have been stored
 |   `-- StorageFullError            507: nothing was stored
-`-- LeaderError                 one attempt at the leader failed; the gateway tries again
+`-- LeaderError                 one attempt at a replica failed; the gateway tries again
     |-- NothingDoneError            the leader has certainly not acted on it
+    |   `-- BehindError                 the replica has not applied as much as was asked for
     `-- NoAnswerError               the leader may or may not have acted on it
 """
 
@@ -105,6 +106,7 @@ class UnavailableError(RequestError):
     """The request cannot be served now. Nothing was stored."""
 
     status = 503
+    message = "No hay un líder disponible en este momento. Intente de nuevo."
     headers = RETRY_AFTER
 
 
@@ -131,11 +133,15 @@ class StorageFullError(RequestError):
 
 
 class LeaderError(ReplicadError):
-    """One attempt at the leader failed. Never reaches a client."""
+    """One attempt at the leader, or at another replica, failed. Never reaches a client."""
 
 
 class NothingDoneError(LeaderError):
     """The leader was not reached, or said that it had not acted."""
+
+
+class BehindError(NothingDoneError):
+    """The replica has not applied yet what the read must show."""
 
 
 class NoAnswerError(LeaderError):

@@ -1,4 +1,4 @@
-"""Forwards writes and reads to whoever leads, across failovers, until their deadlines.
+"""Forwards writes to whoever leads, across failovers, until their deadlines.
 
 A write is never applied twice: all its attempts carry one request id, and a leader that finds the
 id in its log answers with the first outcome. What this module keeps is the other half of that
@@ -12,13 +12,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, assert_never
 
-import aiohttp
-
 from api_gateway.coalescer import Call, Coalescer
 from api_gateway.errors import (
     FormExistsError,
     KeyReusedError,
-    LeaderError,
     NothingDoneError,
     OutcomeUnknownError,
     StorageFullError,
@@ -39,11 +36,7 @@ from replicad.core.entry import WriteRequest, encode_write, fingerprint_of
 
 _WRITES_IN_BATCH_MAX: Final = 1_000
 _WRITE_BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
-# A form may have 1 MiB: this bounds the answer, of which a read's own size says nothing.
-_READS_IN_BATCH_MAX: Final = 64
-_READ_BATCH_BYTES_MAX: Final = 64 * 1024
 
-_NO_LEADER = "No hay un líder disponible en este momento. Intente de nuevo."
 _NOT_ENOUGH_REPLICAS = "No hay suficientes réplicas sincronizadas. Intente de nuevo más tarde."
 
 
@@ -91,7 +84,7 @@ class Writes:
         except TimeoutError:
             if call.in_doubt:
                 raise OutcomeUnknownError(idempotency_key) from None
-            raise UnavailableError(_NO_LEADER) from None
+            raise UnavailableError from None
 
     async def _send(self, leader: Leader, calls: Sequence[Call[bytes, Committed]]) -> None:
         doubts_before = [call.in_doubt for call in calls]
@@ -132,64 +125,3 @@ def _refuse(call: Call[bytes, Committed], refusal: Refusal) -> None:
         call.fail(StorageFullError())
     elif refusal is Refusal.NOT_ENOUGH_REPLICAS:
         call.fail(UnavailableError(_NOT_ENOUGH_REPLICAS))
-
-
-class Reads:
-    """Reads forms from the leader, linearizably."""
-
-    def __init__(
-        self, client: LeaderClient, watch: ClusterWatch, metrics: Metrics, *, deadline_s: float
-    ) -> None:
-        """Prepare; the coalescer's workers are started by the application."""
-        self._client = client
-        self._watch = watch
-        self._deadline_s = deadline_s
-        self._retries = metrics.retries.labels("records")
-        self.coalescer: Coalescer[str, bytes | None] = Coalescer(
-            "read",
-            self._send,
-            watch,
-            metrics,
-            batch_calls_max=_READS_IN_BATCH_MAX,
-            batch_bytes_max=_READ_BATCH_BYTES_MAX,
-        )
-
-    async def get(self, key: str) -> bytes | None:
-        """The form's bytes as stored, or None when there is none.
-
-        Raises:
-            UnavailableError: No leader could confirm the read by the deadline.
-        """
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
-        call: Call[str, bytes | None] = Call(key, len(key), deadline)
-        try:
-            return await self.coalescer.run(call)
-        except TimeoutError:
-            raise UnavailableError(_NO_LEADER) from None
-
-    async def _send(self, leader: Leader, calls: Sequence[Call[str, bytes | None]]) -> None:
-        values = await self._client.get(leader, [call.payload for call in calls])
-        for call, value in zip(calls, values, strict=True):
-            call.settle(value)
-
-    async def records(self, genero: str | None) -> aiohttp.ClientResponse:
-        """Begin to read all forms, or those of one genero: the body is one JSON array.
-
-        Raises:
-            UnavailableError: No leader could confirm the read by the deadline.
-        """
-        failures = 0
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                while True:
-                    leader = self._watch.leader
-                    if leader is not None:
-                        try:
-                            async with self._watch.attempt(leader):
-                                return await self._client.records(leader, genero)
-                        except (LeaderError, TimeoutError):
-                            self._retries.inc()
-                    failures += 1
-                    await self._watch.pause(failures)
-        except TimeoutError:
-            raise UnavailableError(_NO_LEADER) from None

@@ -1,4 +1,4 @@
-"""The leader daemon's internal HTTP interface, seen from the gateway.
+"""The daemons' internal HTTP interface, seen from the gateway.
 
 Source: docs/protocol.md, "Gateway and leader".
 """
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from io import BytesIO
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import aiohttp
 import orjson
 
-from api_gateway.errors import NoAnswerError, NothingDoneError
-from api_gateway.watch import Leader
+from api_gateway.consistency import Seen
+from api_gateway.errors import BehindError, NoAnswerError, NothingDoneError
+from api_gateway.watch import Leader, Source
 
 COLLECTION: Final = "formularios"
-_EPOCH_HEADER: Final = "X-Replicad-Epoch"
 _CONNECT_S: Final = 1.0
 
 
@@ -28,14 +28,15 @@ class Committed:
     """The write is on every in-sync replica.
 
     Attributes:
-        index, epoch, digest: Of its log entry; the digest in hex.
+        index, epoch, digest: Of its log entry; the digest in hex. Epoch and digest are None in
+            the answer to a retry so late that the log no longer has the entry.
         acks: The replicas that hold it.
         timing: Milliseconds by name: the leader's fsync, each follower's ack.
     """
 
     index: int
-    epoch: int
-    digest: str
+    epoch: int | None
+    digest: str | None
     acks: tuple[str, ...]
     timing: Mapping[str, float]
 
@@ -66,7 +67,10 @@ WriteOutcome = Committed | Verdict | Refusal
 
 
 class LeaderClient:
-    """Calls the leader. Decides nothing: retries and deadlines are the callers'."""
+    """Calls the leader and other replicas. Retries and deadlines are the callers'.
+
+    A read is strong at a Leader. A Source answers with what it has applied, or is behind.
+    """
 
     def __init__(self) -> None:
         """Open the connection pool; needs a running loop."""
@@ -91,59 +95,82 @@ class LeaderClient:
             NothingDoneError: No line was appended.
             NoAnswerError: Any of them may have been appended.
         """
-        answers = await self._post(leader, "writes", b"".join(lines), count=len(lines))
+        body, _ = await self._post(leader, "writes", b"".join(lines))
+        answers = _lines(leader, body, count=len(lines))
         try:
             return [_decode_outcome(answer) for answer in answers]
         except (ValueError, KeyError, TypeError) as error:
             raise NoAnswerError(f"{leader.name} sent an answer that is none") from error
 
-    async def get(self, leader: Leader, keys: Sequence[str]) -> list[bytes | None]:
-        """Read the forms with these ids, linearizably.
+    async def get(
+        self, source: Leader | Source, keys: Sequence[str]
+    ) -> tuple[list[bytes | None], Seen]:
+        """Read the forms with these ids.
 
         Returns:
-            The stored bytes of each, in the order of `keys`; None where there is no such form.
+            The stored bytes of each, in the order of `keys`, None where there is no such form;
+            and what they reflect.
 
         Raises:
             LeaderError: No answer, or none that the leader could confirm.
         """
         body = orjson.dumps({"collection": COLLECTION, "keys": keys})
-        answers = await self._post(leader, "gets", body, count=len(keys))
-        return [None if answer == b"null" else answer for answer in answers]
+        answer, headers = await self._post(source, "gets", body)
+        values = _lines(source, answer, count=len(keys))
+        return [None if value == b"null" else value for value in values], _seen(source, headers)
 
-    async def _post(self, leader: Leader, path: str, body: bytes, *, count: int) -> list[bytes]:
-        headers = {_EPOCH_HEADER: str(leader.epoch)}
-        url = f"{leader.url}/internal/{path}"
-        # BytesIO is written in pieces: megabytes at once would hold up the loop.
-        with _translated(leader.url):
-            async with self._session.post(url, data=BytesIO(body), headers=headers) as response:
-                _check_status(response)
-                answers = (await response.read()).removesuffix(b"\n").split(b"\n")
-        if len(answers) != count:
-            raise NoAnswerError(f"{leader.url} answered {len(answers)} of {count}")
-        return answers
+    async def outcome(self, leader: Leader, request: str) -> tuple[Mapping[str, Any], Seen]:
+        """What became of the write with this request id: see docs/protocol.md.
 
-    async def records(self, leader: Leader, genero: str | None) -> aiohttp.ClientResponse:
+        Raises:
+            LeaderError: No answer, or none that the leader could confirm.
+        """
+        body = orjson.dumps({"request": request})
+        answer, headers = await self._post(leader, "requests", body)
+        return _object(leader.url, answer), _seen(leader, headers)
+
+    async def records(
+        self, source: Leader | Source, genero: str | None, upto: int | None = None
+    ) -> tuple[aiohttp.ClientResponse, Seen]:
         """Begin to read all forms, or those of one genero, as one JSON array.
 
+        Args:
+            source: Whom to ask.
+            genero: Of the wanted forms, ignoring case; None for all.
+            upto: Only what stands up to this log index, which `source` must have applied.
+
         Returns:
-            The open response, whose body is the array. The caller closes it.
+            The open response, whose body is the array, and what that reflects. The caller closes
+            the response.
 
         Raises:
             LeaderError: No answer, or none that the leader could confirm.
         """
         query = {"collection": COLLECTION} | ({} if genero is None else {"genero": genero})
-        with _translated(leader.url):
+        if upto is not None:
+            query["upto"] = str(upto)
+        with _translated(source.url):
             response = await self._session.get(
-                f"{leader.url}/internal/records",
-                params=query,
-                headers={_EPOCH_HEADER: str(leader.epoch)},
+                f"{source.url}/internal/records", params=query, headers=_condition(source)
             )
         try:
             _check_status(response)
+            return response, _seen(source, response.headers)
         except (NothingDoneError, NoAnswerError):
             response.close()
             raise
-        return response
+
+    async def _post(
+        self, target: Leader | Source, path: str, body: bytes
+    ) -> tuple[bytes, Mapping[str, str]]:
+        url = f"{target.url}/internal/{path}"
+        # BytesIO is written in pieces: megabytes at once would hold up the loop.
+        with _translated(target.url):
+            async with self._session.post(
+                url, data=BytesIO(body), headers=_condition(target)
+            ) as response:
+                _check_status(response)
+                return await response.read(), response.headers
 
     async def status(self, url: str) -> Mapping[str, Any]:
         """What a replica says of itself.
@@ -151,17 +178,67 @@ class LeaderClient:
         Raises:
             LeaderError: It did not say.
         """
+        return await self._ask(url, "status")
+
+    async def history(self, url: str) -> Mapping[str, Any]:
+        """What a replica knows of the past: see docs/protocol.md.
+
+        Raises:
+            LeaderError: It did not say.
+        """
+        return await self._ask(url, "history")
+
+    async def _ask(self, url: str, path: str) -> Mapping[str, Any]:
         with _translated(url):
-            async with self._session.get(f"{url}/internal/status") as response:
+            async with self._session.get(f"{url}/internal/{path}") as response:
                 _check_status(response)
-                body = await response.read()
-        try:
-            status = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise NoAnswerError(f"{url} sent a status that is not JSON") from error
-        if not isinstance(status, dict):
-            raise NoAnswerError(f"{url} sent a status that is not an object")
-        return status
+                return _object(url, await response.read())
+
+
+def _condition(target: Leader | Source) -> dict[str, str]:
+    """The header without whose truth the replica does nothing."""
+    match target:
+        case Leader():
+            return {"X-Replicad-Epoch": str(target.epoch)}
+        case Source():
+            return {"X-Replicad-Min-Index": str(target.min_index)}
+        case _:
+            assert_never(target)
+
+
+def _lines(target: Leader | Source, body: bytes, *, count: int) -> list[bytes]:
+    lines = body.removesuffix(b"\n").split(b"\n")
+    if len(lines) != count:
+        raise NoAnswerError(f"{target.url} answered {len(lines)} of {count}")
+    return lines
+
+
+def _object(url: str, body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise NoAnswerError(f"{url} sent an answer that is not JSON") from error
+    if not isinstance(answer, dict):
+        raise NoAnswerError(f"{url} sent an answer that is not an object")
+    return answer
+
+
+def _seen(target: Leader | Source, headers: Mapping[str, str]) -> Seen:
+    """What an answer says that it reflects.
+
+    Raises:
+        NoAnswerError: It does not say, or another replica has answered than was asked: one that
+            was started at an address known from before.
+    """
+    name, staleness = headers.get("X-Replicad-Replica"), headers.get("X-Replicad-Staleness-Ms")
+    if name != target.name:
+        raise NoAnswerError(f"{name} answered instead of {target.name}")
+    try:
+        return Seen(
+            name, int(headers["X-Replicad-Index"]), None if staleness is None else int(staleness)
+        )
+    except (KeyError, ValueError) as error:
+        raise NoAnswerError(f"{target.url} did not say what its answer reflects") from error
 
 
 @contextmanager
@@ -177,6 +254,8 @@ def _translated(url: str) -> Iterator[None]:
 def _check_status(response: aiohttp.ClientResponse) -> None:
     if response.status == 421:
         raise NothingDoneError(f"{response.url.host} does not lead in this epoch")
+    if response.status == 412:
+        raise BehindError(f"{response.url.host} has not applied enough yet")
     if response.status != 200:
         # Also a 500: it may have come after the append.
         raise NoAnswerError(f"{response.url.host} answered {response.status}")

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api_gateway import responses
 from api_gateway.cluster_report import report_cluster, why_not_writable
 from api_gateway.errors import RETRY_AFTER
+from api_gateway.history_report import report_history
 from api_gateway.leader import LeaderClient
 from api_gateway.metrics import Metrics
 from api_gateway.watch import ClusterWatch
@@ -28,6 +29,7 @@ class OperationRoutes:
         """All of them."""
         return [
             web.get("/v1/cluster", self.cluster),
+            web.get("/v1/cluster/history", self.history),
             web.get("/healthz", self.health),
             web.get("/readyz", self.readiness),
             web.get("/metrics", self.exposition),
@@ -36,6 +38,10 @@ class OperationRoutes:
     async def cluster(self, request: web.Request) -> web.Response:
         """Who leads, who is in sync, how far each replica is. Always 200."""
         return responses.raw_json(orjson.dumps(await report_cluster(self.watch, self.client)))
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Who led when, and why that changed. Always 200."""
+        return responses.raw_json(orjson.dumps(await report_history(self.watch, self.client)))
 
     async def health(self, request: web.Request) -> web.Response:
         """The process lives and its event loop turns."""

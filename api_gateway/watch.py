@@ -18,8 +18,12 @@ ATTEMPT_S: Final = 4.0
 well below a request's deadline, so that a dead connection leaves time for another attempt."""
 LOST_LEADER_S: Final = 1.0
 """The same once the leader's registration is gone. It may live on: ZooKeeper may have lost it."""
-_DELAY_MIN_S: Final = 0.02
+_DELAY_MIN_S: Final = 0.005
 _DELAY_MAX_S: Final = 0.2
+_DOUBLINGS_MAX: Final = 10
+# A new leader is tried often, the more so the newer it is: it takes requests any moment now.
+_NEW_LEADER_S: Final = 2.0
+_NEW_LEADER_DELAY_MAX_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +36,20 @@ class Leader:
     incarnation: str
     url: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A replica that is asked for what it has applied, leading or not.
+
+    Attributes:
+        name, url: Of the replica.
+        min_index: It is not to answer before it has applied this log index.
+    """
+
+    name: str
+    url: str
+    min_index: int
 
 
 class ClusterWatch:
@@ -49,6 +67,7 @@ class ClusterWatch:
         self.leader: Leader | None = None
         self.urls: dict[str, str] = {}
         self._changed = asyncio.Event()
+        self._leader_since = float("-inf")
         self._attempts: dict[asyncio.Timeout, Leader] = {}
 
     def on_view(self, view: View) -> None:
@@ -64,6 +83,7 @@ class ClusterWatch:
                 leader=leader.name if leader else None,
                 epoch=leader.epoch if leader else None,
             )
+            self._leader_since = asyncio.get_running_loop().time()
         self.leader = leader
         self._changed.set()
         self._changed = asyncio.Event()
@@ -106,9 +126,20 @@ class ClusterWatch:
         elif not self.leader_is_member:
             limit.reschedule(min(end, now + LOST_LEADER_S))
 
-    async def pause(self, failures: int) -> None:
-        """Wait before the next attempt, after so many failures in a row: for a View, not long."""
-        longest = min(_DELAY_MAX_S, _DELAY_MIN_S * 2**failures)
+    async def pause(self, failures: int, tried: Leader | None) -> None:
+        """Wait before the next attempt, but not if somebody else leads by now.
+
+        Args:
+            failures: How many attempts in a row have failed.
+            tried: Whom the last one was made at; None if nobody led.
+        """
+        if self.leader != tried:
+            return
+        age = asyncio.get_running_loop().time() - self._leader_since
+        most = _DELAY_MAX_S
+        if age < _NEW_LEADER_S:
+            most = min(_NEW_LEADER_DELAY_MAX_S, max(2 * _DELAY_MIN_S, age))
+        longest = min(most, _DELAY_MIN_S * 2 ** min(failures, _DOUBLINGS_MAX))
         # Not a secret: it only keeps gateways from trying in step.
         delay = random.uniform(_DELAY_MIN_S, longest)  # noqa: S311
         with suppress(TimeoutError):

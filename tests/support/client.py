@@ -61,9 +61,9 @@ class Client:
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
             yield cls(session, url)
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET a path that is sent exactly as given."""
-        return await self._request("GET", path)
+        return await self._request("GET", path, headers=headers)
 
     async def post(
         self, body: bytes, headers: Mapping[str, str] | None = None, path: str = STORE

@@ -1,4 +1,4 @@
-"""A leader daemon's internal HTTP interface over a dictionary, with faults on demand."""
+"""A daemon's internal HTTP interface over a dictionary, with faults on demand."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ class Fault(Enum):
     UNCONFIRMED = auto()  # 503
     GARBAGE = auto()  # It is done, and the answer is nonsense.
     BREAK_STREAM = auto()  # The connection breaks in the middle of the answer.
+    STALL_STREAM = auto()  # The second half of the answer does not come until `release` is set.
 
 
 class FakeLeader:
     """Answers as the daemon does; `faults` are used up one by one.
+
+    It leads in `epoch` as far as it knows; reads that name an index instead it answers anyway.
 
     Attributes:
         forms: What is stored, by id, in the order of arrival.
@@ -43,6 +46,10 @@ class FakeLeader:
         unknown: How many of the next writes are appended and answered as unknown.
         batches: How many writes or keys each request carried, by path.
         status: Members of /internal/status to replace.
+        applied: The log index that answers name; None follows the number of forms.
+        staleness_ms: What answers name; None leaves it out.
+        reads: How many reads were answered that named an index.
+        history: The answer of /internal/history, without the name.
     """
 
     def __init__(self, name: str, epoch: int) -> None:
@@ -56,6 +63,10 @@ class FakeLeader:
         self.unknown = 0
         self.batches: dict[str, list[int]] = {"writes": [], "gets": []}
         self.status: dict[str, Any] = {}
+        self.applied: int | None = None
+        self.staleness_ms: int | None = 0
+        self.reads = 0
+        self.history: dict[str, Any] = {"epochs": [], "kept": []}
         self.release = asyncio.Event()
         self.seen = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -65,7 +76,9 @@ class FakeLeader:
         app.router.add_post("/internal/writes", self._writes)
         app.router.add_post("/internal/gets", self._gets)
         app.router.add_get("/internal/records", self._records)
+        app.router.add_post("/internal/requests", self._requests)
         app.router.add_get("/internal/status", self._status)
+        app.router.add_get("/internal/history", self._history)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -87,9 +100,26 @@ class FakeLeader:
             _reset(request)
         if fault is Fault.UNCONFIRMED:
             raise web.HTTPServiceUnavailable
-        if fault is Fault.NOT_LEADER or request.headers["X-Replicad-Epoch"] != str(self.epoch):
+        if fault is Fault.NOT_LEADER:
+            raise web.HTTPMisdirectedRequest
+        if "X-Replicad-Min-Index" in request.headers:
+            if self.index < int(request.headers["X-Replicad-Min-Index"]):
+                raise web.HTTPPreconditionFailed
+            self.reads += 1
+        elif request.headers["X-Replicad-Epoch"] != str(self.epoch):
             raise web.HTTPMisdirectedRequest
         return fault
+
+    @property
+    def index(self) -> int:
+        """What is applied here."""
+        return len(self.forms) if self.applied is None else self.applied
+
+    def _as_of(self, index: int) -> dict[str, str]:
+        headers = {"X-Replicad-Index": str(index), "X-Replicad-Replica": self.name}
+        if self.staleness_ms is not None:
+            headers["X-Replicad-Staleness-Ms"] = str(self.staleness_ms)
+        return headers
 
     async def _after(self, request: web.Request, fault: Fault | None) -> None:
         if fault is Fault.HANG_AFTERWARDS:
@@ -136,22 +166,39 @@ class FakeLeader:
         keys = orjson.loads(await request.read())["keys"]
         self.batches["gets"].append(len(keys))
         await self._after(request, fault)
-        return web.Response(body=b"\n".join(self.forms.get(key, b"null") for key in keys) + b"\n")
+        body = b"".join(self.forms.get(key, b"null") + b"\n" for key in keys)
+        return web.Response(body=body, headers=self._as_of(self.index))
+
+    async def _requests(self, request: web.Request) -> web.Response:
+        fault = await self._before(request)
+        key = orjson.loads(await request.read())["request"]
+        outcome: dict[str, Any] = {"state": "unknown"}
+        if key in self.requests:
+            outcome = {"state": "committed", "index": self.requests[key][1]["index"]}
+        if fault is Fault.GARBAGE:
+            outcome = {}
+        return web.Response(body=orjson.dumps(outcome), headers=self._as_of(self.index))
+
+    async def _history(self, _request: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps({"name": self.name, **self.history}))
 
     async def _records(self, request: web.Request) -> web.StreamResponse:
         fault = await self._before(request)
         genero = request.query.get("genero")
+        upto = int(request.query.get("upto", self.index))
         values = [
             value
-            for value in self.forms.values()
+            for value in list(self.forms.values())[:upto]
             if genero is None
             or orjson.loads(value).get("genero", "").casefold() == genero.casefold()
         ]
-        response = web.StreamResponse()
+        response = web.StreamResponse(headers=self._as_of(upto))
         await response.prepare(request)
         await response.write(b"[" + b",".join(values))
         if fault is Fault.BREAK_STREAM:
             _reset(request)
+        if fault is Fault.STALL_STREAM:
+            await self.release.wait()
         await response.write(b"]")
         return response
 
@@ -210,11 +257,19 @@ class FakeCluster:
         self._sessions.pop(name).crash()
 
     def elect(self, name: str, url: str, epoch: int) -> None:
-        """Name the leader in the state."""
+        """Name the leader in the state; n1 and n2 are in sync."""
         config = self.store.config or ClusterConfig("c1", REPLICAS, 2)
-        disks = tuple(Disk(node, f"disk-{node}") for node in ("n1", "n2"))
-        state = ClusterState(epoch, name, f"incarnation-{name}", url, disks, f"nonce-{epoch}")
+        state = ClusterState(
+            epoch, name, f"incarnation-{name}", url, _disks("n1", "n2"), f"nonce-{epoch}"
+        )
         self.store.keep(config, state, self.store.version + 1)
+
+    def in_sync(self, *names: str) -> None:
+        """Name others as in sync."""
+        assert self.store.config is not None
+        assert self.store.state is not None
+        state = replace(self.store.state, isr=_disks(*names))
+        self.store.keep(self.store.config, state, self.store.version + 1)
 
     def fail_over(self, old: FakeLeader, new: FakeLeader) -> None:
         """Let `new` lead in the next epoch, with all that `old` has stored."""
@@ -233,6 +288,10 @@ class FakeCluster:
     async def stop(self) -> None:
         for leader in self._leaders:
             await leader.stop()
+
+
+def _disks(*names: str) -> tuple[Disk, ...]:
+    return tuple(Disk(name, f"disk-{name}") for name in names)
 
 
 @asynccontextmanager

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
+from api_gateway import app as app_module
 from api_gateway.app import Deadlines, serve_gateway
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.coordination.port import View
 from tests.support.fake_leader import FakeCluster, FakeLeader, Fault, form
-from tests.support.gateway import Serve, client_of
+from tests.support.gateway import Serve, client_of, raw_url
 
 INSERT = "/API/IngresarFormulario"
 
@@ -48,6 +49,18 @@ async def test_a_busy_address_is_told(serve: Serve, cluster: FakeCluster) -> Non
     with pytest.raises(OSError, match="address already in use"):
         await serve_gateway(coordinator, host="127.0.0.1", port=port)
     assert coordinator not in cluster.store.sessions
+
+
+async def test_a_head_that_never_ends_ends_its_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "_KEEPALIVE_S", 0.05)
+    url = raw_url(await serve(), "/")
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_ends_in_time_and_answers_what_waits(

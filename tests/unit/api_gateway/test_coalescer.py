@@ -45,7 +45,7 @@ def echo() -> Echo:
 
 
 @pytest.fixture
-def watch() -> ClusterWatch:
+async def watch() -> ClusterWatch:
     watch = ClusterWatch()
     watch.on_view(view("n1", "n1"))
     return watch

@@ -72,6 +72,20 @@ async def test_a_retry_gets_the_first_answer(
     assert list(leader.requests) == [key["Idempotency-Key"]]
 
 
+async def test_a_retry_whose_entry_the_log_has_no_longer(
+    gateway: aiohttp.ClientSession, leader: FakeLeader
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    async with gateway.post(INSERT, data=form("a"), headers=key):
+        pass
+    leader.requests["k"][1].update(epoch=None, digest=None)
+    async with gateway.post(INSERT, data=form("a"), headers=key) as response:
+        assert response.status == 200
+        assert response.headers["X-Replicad-Index"] == "1"
+        assert "X-Replicad-Epoch" not in response.headers
+        assert "X-Replicad-Digest" not in response.headers
+
+
 async def test_a_key_with_another_form_is_refused(gateway: aiohttp.ClientSession) -> None:
     key = {"Idempotency-Key": "k"}
     async with gateway.post(INSERT, data=form("a"), headers=key):
@@ -183,7 +197,7 @@ async def test_an_array_cut_short_does_not_look_complete(
     gateway: aiohttp.ClientSession, leader: FakeLeader
 ) -> None:
     leader.forms["a"] = form("a")
-    leader.faults.append(Fault.BREAK_STREAM)
+    leader.faults.extend([Fault.BREAK_STREAM] * 4)
     with pytest.raises(aiohttp.ClientError):
         async with gateway.get("/API/ObtenerTodosLosFormularios") as response:
             await response.read()

@@ -40,6 +40,7 @@ async def test_composes_the_cluster(
                 "applied_index": 5,
                 "digest": DIGEST,
                 "lag": 0,
+                "scrub": None,
                 "last_contact_ms": 0,
             },
             {
@@ -51,6 +52,7 @@ async def test_composes_the_cluster(
                 "applied_index": 3,
                 "digest": DIGEST,
                 "lag": 3,
+                "scrub": None,
                 "last_contact_ms": 12,
             },
             {
@@ -59,6 +61,7 @@ async def test_composes_the_cluster(
                 "url": None,
                 **NOTHING,
                 "lag": None,
+                "scrub": None,
                 "last_contact_ms": None,
             },
         ],
@@ -79,6 +82,7 @@ async def test_a_leader_that_is_not_registered_is_none(
         "url": leader.url,
         **NOTHING,
         "lag": None,
+        "scrub": None,
         "last_contact_ms": None,
     }
 

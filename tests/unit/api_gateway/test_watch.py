@@ -53,12 +53,41 @@ async def test_a_view_ends_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = ClusterWatch()
     asyncio.get_running_loop().call_soon(watch.on_view, view("n1", "n1"))
     async with asyncio.timeout(2):
-        await watch.pause(1)
+        await watch.pause(1, None)
+
+
+async def test_no_pause_when_somebody_else_leads_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The view came while the attempt at the former leader was still failing."""
+    monkeypatch.setattr(watch_module, "_DELAY_MIN_S", 60.0)
+    monkeypatch.setattr(watch_module, "_DELAY_MAX_S", 60.0)
+    watch = ClusterWatch()
+    watch.on_view(view("n2", "n2", epoch=2))
+    async with asyncio.timeout(2):
+        await watch.pause(1_000, Leader("n1", "i-n1", "http://n1", 1))
+        await watch.pause(1_000, None)
+
+
+async def test_a_new_leader_is_tried_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "_DELAY_MAX_S", 60.0)
+    drawn: list[float] = []
+
+    def draw(_shortest: float, longest: float) -> float:
+        drawn.append(longest)
+        return 0.0
+
+    monkeypatch.setattr("random.uniform", draw)
+    watch = ClusterWatch()
+    watch.on_view(view("n1", "n1"))
+    await watch.pause(1_000, watch.leader)
+    monkeypatch.setattr(watch_module, "_NEW_LEADER_S", 0.0)
+    await watch.pause(1_000, watch.leader)
+    new, known = drawn
+    assert new <= 0.05 < known
 
 
 async def test_a_pause_ends_by_itself() -> None:
     async with asyncio.timeout(2):
-        await ClusterWatch().pause(1_000)
+        await ClusterWatch().pause(100_000, None)
 
 
 @pytest.mark.parametrize("successor", [view("n2", "n1", "n2", epoch=2), view("n1", "n1", epoch=2)])

@@ -2,63 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
+from replicad.core.effects import AnswerTransfer, AnswerWrites, Committed
 from replicad.core.entry import WriteRequest, encode_write
-from replicad.errors import DiskFailedError, DiskFullError, RecordsDamagedError
-from replicad.node import http as module
+from replicad.errors import DiskFailedError, DiskFullError
 from replicad.node.driver import Driver
-from replicad.node.http import Json, NodeHttp, Served
+from replicad.node.gates import Json
 from tests.support.entries import write_of
-from tests.support.nodes import Driven, driven
+from tests.support.node_http import (
+    GETS,
+    RECORDS,
+    REQUESTS,
+    WRITES,
+    Client,
+    client_of,
+    encoded,
+    epoch_of,
+    post,
+)
+from tests.support.nodes import Driven
 
-Client = TestClient[web.Request, web.Application]
-WRITES, GETS, RECORDS = "/internal/writes", "/internal/gets", "/internal/records"
 A, B = write_of("a", b'{"id":"a"}'), write_of("b", b'{"id":"b"}')
-
-
-@asynccontextmanager
-async def client_of(served: Served) -> AsyncIterator[Client]:
-    async with TestClient(TestServer(NodeHttp(served).application())) as client:
-        yield client
-
-
-@pytest.fixture
-async def one(tmp_path: Path) -> AsyncIterator[Driven]:
-    async with driven(tmp_path) as running:
-        await running.leads()
-        yield running
-
-
-@pytest.fixture
-async def client(one: Driven) -> AsyncIterator[Client]:
-    async with client_of(one) as opened:
-        yield opened
-
-
-def epoch_of(one: Driven, *, above: int = 0) -> dict[str, str]:
-    return {"X-Replicad-Epoch": str(one.driver.epoch + above)}
-
-
-async def post(client: Client, one: Driven, path: str, body: bytes) -> tuple[int, list[object]]:
-    """The status and the answer's lines, decoded."""
-    async with client.post(path, data=body, headers=epoch_of(one)) as response:
-        lines = (await response.read()).splitlines()
-        return response.status, [json.loads(line) for line in lines]
-
-
-def encoded(*writes: WriteRequest) -> bytes:
-    return b"".join(map(encode_write, writes))
+READS = [
+    ("POST", GETS, b'{"collection":"forms","keys":[]}'),
+    ("GET", RECORDS, b""),
+    ("POST", REQUESTS, b'{"request":"r"}'),
+]
+TRANSFER = "/internal/transfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +66,8 @@ async def test_metrics(client: Client, one: Driven) -> None:
     assert any(line.startswith("replicad_log_sync_seconds_count") for line in lines)
 
 
-async def test_a_node_without_cluster_serves_what_it_can() -> None:
-    async with client_of(NoCluster()) as client:
+async def test_a_node_without_cluster_serves_what_it_can(tmp_path: Path) -> None:
+    async with client_of(NoCluster(), tmp_path) as client:
         async with client.get("/metrics") as response:
             assert (response.status, await response.read()) == (200, b"")
         async with client.get("/internal/status") as response:
@@ -102,19 +76,28 @@ async def test_a_node_without_cluster_serves_what_it_can() -> None:
         async with client.post(WRITES, data=encoded(A), headers=headers) as response:
             assert response.status == 421
             assert await response.json() == {"error": "not-leader", "epoch": 0}
+        for method, path, body in READS:
+            headers = {"X-Replicad-Min-Index": "0"}
+            async with client.request(method, path, data=body, headers=headers) as response:
+                assert response.status == 503
+        async with client.get("/internal/history") as response:
+            assert await response.json() == {"name": "n1", "epochs": [], "kept": []}
 
 
 # -- who is asked -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", WRITES), ("POST", GETS), ("GET", RECORDS)])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("POST", WRITES, encoded(A)), ("POST", TRANSFER, b'{"to":"n1"}'), *READS],
+)
 @pytest.mark.parametrize("above", [-1, 1])
 async def test_another_epoch_is_not_served(
-    client: Client, one: Driven, method: str, path: str, above: int
+    client: Client, one: Driven, method: str, path: str, body: bytes, above: int
 ) -> None:
     """Rule 10: also when the leader is the same, in a later epoch."""
     headers = epoch_of(one, above=above)
-    async with client.request(method, path, data=encoded(A), headers=headers) as response:
+    async with client.request(method, path, data=body, headers=headers) as response:
         assert response.status == 421
         assert await response.json() == {"error": "not-leader", "epoch": one.driver.epoch}
     assert one.driver.status().last_index == 1
@@ -195,113 +178,50 @@ async def test_a_write_in_doubt_is_no_421(client: Client, one: Driven) -> None:
     assert status == 421
 
 
-# -- reads --------------------------------------------------------------------------------------
-
-
-async def test_gets_answer_in_the_order_asked(client: Client, one: Driven) -> None:
-    await one.store_all(A, B)
-    wanted = json.dumps({"collection": "forms", "keys": ["b", "none", "a"]}).encode()
-    status, lines = await post(client, one, GETS, wanted)
-    assert (status, lines) == (200, [{"id": "b"}, None, {"id": "a"}])
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"collection":"forms","keys":7}'])
-async def test_a_malformed_look_up_is_refused(client: Client, one: Driven, body: bytes) -> None:
-    status, _ = await post(client, one, GETS, body)
-    assert status == 400
-
-
-async def test_gets_from_a_damaged_record_store_are_answered_from_a_new_one(
+async def test_a_late_retry_is_told_what_is_known(
     client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await one.store_all(A)
-    fail_once(one, "get", monkeypatch)
-    wanted = json.dumps({"collection": "forms", "keys": ["a"]}).encode()
-    assert await post(client, one, GETS, wanted) == (200, [{"id": "a"}])
+    """The log no longer has the entry, but its request id is remembered."""
+
+    async def answered(_epoch: int, _writes: object) -> AnswerWrites:
+        return AnswerWrites(1, (Committed(7, 0, b""),), ("n1",), {})
+
+    monkeypatch.setattr(one.driver, "write", answered)
+    _, (line,) = await post(client, one, WRITES, encoded(A))
+    assert line == {
+        "status": "committed",
+        "index": 7,
+        "epoch": None,
+        "digest": None,
+        "acks": ["n1"],
+        "timing": {},
+    }
 
 
-def fail_once(one: Driven, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a method of the record store find damage, the first time."""
-    works = getattr(one.store.records, name)
-    damaged = [RecordsDamagedError("damaged")]
-
-    def fail(*arguments: object, **options: object) -> object:
-        if damaged:
-            raise damaged.pop()
-        return works(*arguments, **options)
-
-    monkeypatch.setattr(one.store.records, name, fail)
+# -- transfers ----------------------------------------------------------------------------------
 
 
-async def records(client: Client, one: Driven, query: str) -> bytes:
-    async with client.get(f"{RECORDS}?{query}", headers=epoch_of(one)) as response:
+async def test_a_transfer_tells_who_leads(
+    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    async def transferred(to: str | None) -> AnswerTransfer:
+        asked.append(to)
+        return AnswerTransfer(1, to, "" if to else "no follower is level")
+
+    monkeypatch.setattr(one.driver, "transfer", transferred)
+    headers = epoch_of(one)
+    async with client.post(TRANSFER, json={"to": "n2"}, headers=headers) as response:
         assert response.status == 200
-        assert response.content_type == "application/json"
-        return await response.read()
+        assert await response.json() == {"leader": "n2", "epoch": one.driver.epoch}
+    async with client.post(TRANSFER, json={"to": None}, headers=headers) as response:
+        assert response.status == 409
+        assert await response.json() == {"error": "no follower is level"}
+    assert asked == ["n2", None]
 
 
-async def test_no_records_are_an_empty_array(client: Client, one: Driven) -> None:
-    assert await records(client, one, "collection=forms") == b"[]"
-    await one.store_all(A)
-    assert await records(client, one, "collection=other") == b"[]"
-    assert await records(client, one, "") == b"[]"
-
-
-@pytest.mark.parametrize("count", [1, 3, 4, 7])
-async def test_records_are_one_array_over_all_pages(
-    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    monkeypatch.setattr(module, "_PAGE", 3)
-    values = [b'{"id":"%d"}' % number for number in range(count)]
-    await one.store_all(*(write_of(str(at), value) for at, value in enumerate(values)))
-    assert await records(client, one, "collection=forms") == b"[" + b",".join(values) + b"]"
-
-
-async def test_records_of_one_genero(client: Client, one: Driven) -> None:
-    for key, genero in (("1", "Femenino"), ("2", "Masculino"), ("3", "FEMENINO")):
-        value = json.dumps({"id": key, "genero": genero}).encode()
-        await one.store_all(write_of(key, value))
-    found = json.loads(await records(client, one, "collection=forms&genero=femenino"))
-    assert [each["id"] for each in found] == ["1", "3"]
-    assert await records(client, one, "collection=forms&genero=otro") == b"[]"
-
-
-async def test_damage_found_on_the_way_does_not_look_like_the_end(
-    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await one.store_all(A)
-    fail_once(one, "scan", monkeypatch)
-    with pytest.raises(aiohttp.ClientError):
-        await records(client, one, "collection=forms")
-    assert await records(client, one, "collection=forms") == b'[{"id":"a"}]'
-
-
-async def test_an_end_on_the_way_does_not_look_like_the_end_of_the_records(
-    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await one.store_all(A, B)
-    monkeypatch.setattr(module, "_PAGE", 1)
-    scan = one.store.records.scan
-
-    def scan_and_stop(collection: str, **page: Any) -> list[tuple[int, bytes]]:  # noqa: ANN401
-        one.driver.abandon()
-        return scan(collection, **page)
-
-    monkeypatch.setattr(one.store.records, "scan", scan_and_stop)
-    with pytest.raises(aiohttp.ClientError):
-        await records(client, one, "collection=forms")
-
-
-@pytest.mark.parametrize(("method", "path"), [("POST", GETS), ("GET", RECORDS)])
-async def test_a_read_that_was_not_confirmed_is_not_served(
-    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch, method: str, path: str
-) -> None:
-    """The replica was deposed while the read waited for its round."""
-
-    async def not_confirmed(_epoch: int) -> bool:
-        return False
-
-    monkeypatch.setattr(one.driver, "read", not_confirmed)
-    body = b'{"collection":"forms","keys":[]}'
-    async with client.request(method, path, data=body, headers=epoch_of(one)) as response:
-        assert response.status == 421
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"to":7}'])
+async def test_a_malformed_transfer_is_refused(client: Client, one: Driven, body: bytes) -> None:
+    status, _ = await post(client, one, TRANSFER, body)
+    assert status == 400

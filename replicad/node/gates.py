@@ -1,0 +1,115 @@
+"""On which conditions a replica answers over HTTP; requests name them in their headers.
+
+Source: docs/protocol.md, "Gateway and leader".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import orjson
+from aiohttp import web
+
+from replicad.node.driver import Driver
+
+EPOCH: Final = "X-Replicad-Epoch"
+"""Of writes and strong reads: the epoch in which the sender believes this replica to lead."""
+MIN_INDEX: Final = "X-Replicad-Min-Index"
+"""Of other reads: what must be applied here; 0 for whatever is."""
+
+Json = dict[str, object]
+
+
+class Served(Protocol):
+    """What the HTTP interface shows: a node, whose driver exists once it knows its cluster."""
+
+    @property
+    def driver(self) -> Driver | None:
+        """The running driver, or None."""
+
+    def describe(self) -> Json:
+        """The body of /internal/status."""
+
+
+def led(node: Served, request: web.Request) -> tuple[Driver, int]:
+    """The driver and the epoch, if the request is meant for this leader in this epoch (rule 10).
+
+    Raises:
+        HTTPBadRequest: It names no epoch.
+        HTTPMisdirectedRequest: It is meant for another leader.
+    """
+    epoch = _integer(request, EPOCH)
+    driver = node.driver
+    if driver is None or not driver.leads_in(epoch):
+        raise _not_leader(driver)
+    return driver, epoch
+
+
+async def admit(node: Served, request: web.Request) -> Driver:
+    """The driver whose records may be read now, before anything else is awaited (rule 11).
+
+    Strong reads, which name an epoch, are admitted by a leader that a round has confirmed;
+    others where as much is applied as they name.
+
+    Raises:
+        HTTPBadRequest: The request names neither, or no integer.
+        HTTPMisdirectedRequest: It is meant for another leader, or this one was not confirmed.
+        HTTPPreconditionFailed: Not enough is applied here yet.
+        HTTPServiceUnavailable: This replica stops, or does not know its cluster.
+    """
+    if EPOCH in request.headers:
+        driver, epoch = led(node, request)
+        with told_when_stopped(driver):
+            confirmed = await driver.read(epoch)
+        if not confirmed:
+            raise _not_leader(driver)
+        return driver
+    wanted = _integer(request, MIN_INDEX)
+    if node.driver is None or node.driver.stopped:
+        raise refusal(web.HTTPServiceUnavailable, {"error": "there is nothing to read here now"})
+    applied = node.driver.store.records.applied.index
+    if applied < wanted:
+        behind: Json = {"error": "behind", "applied_index": applied}
+        raise refusal(web.HTTPPreconditionFailed, behind)
+    return node.driver
+
+
+@contextmanager
+def told_when_stopped(driver: Driver) -> Iterator[None]:
+    """Tell whoever waits for the core, when it stops meanwhile, that the outcome is unknown.
+
+    Raises:
+        HTTPServiceUnavailable: It has stopped. Writes may have been appended: 421 would deny that.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        if driver.stopped:
+            error = "the replica stops; the outcome is unknown"
+            raise refusal(web.HTTPServiceUnavailable, {"error": error}) from None
+        raise
+
+
+def refusal(status: type[web.HTTPException], body: Json) -> web.HTTPException:
+    """An error to raise, with a JSON body."""
+    return status(text=orjson.dumps(body).decode(), content_type="application/json")
+
+
+def bad_request(message: str) -> web.HTTPException:
+    """The error to raise when a request cannot be understood. Nothing was done."""
+    return refusal(web.HTTPBadRequest, {"error": message})
+
+
+def _integer(request: web.Request, header: str) -> int:
+    try:
+        return int(request.headers.get(header, ""))
+    except ValueError:
+        raise bad_request(f"header {header} must be an integer") from None
+
+
+def _not_leader(driver: Driver | None) -> web.HTTPException:
+    epoch = driver.epoch if driver else 0
+    return refusal(web.HTTPMisdirectedRequest, {"error": "not-leader", "epoch": epoch})

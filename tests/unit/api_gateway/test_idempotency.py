@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from api_gateway.errors import InvalidRequestError
+from api_gateway.idempotency import check_key, key_of
+
+
+def test_a_request_without_a_key_gets_one_that_grows_with_time() -> None:
+    request = make_mocked_request("POST", "/")
+    keys = [key_of(request) for _ in range(100)]
+    assert len(set(keys)) == 100
+    assert all(re.fullmatch("[0-9a-f]{32}", key) for key in keys)
+    moments = [key[:12] for key in keys]
+    assert moments == sorted(moments)
+
+
+@pytest.mark.parametrize("key", ["", "x" * 129, "a b", "a\n", "\x7f", "ñ"])
+def test_what_is_no_key(key: str) -> None:
+    with pytest.raises(InvalidRequestError, match="Idempotency-Key"):
+        check_key(key)
