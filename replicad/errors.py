@@ -8,12 +8,18 @@
     |   `-- NotInitialisedError         there is data, but ZooKeeper knows no such cluster
     |-- CorruptLogError             bytes that were known to be synced are damaged
     |-- DiskFullError               no room; nothing was kept of what was being written
-    |-- DiskFailedError             a sync failed; the process must end, never try again
+    |-- DiskFailedError             the disk does not do its work; the process must end
+    |   `-- DiskSuspectError            a sync failed, or the device reports an error
+    |-- DamagedDiskError            a suspect disk that must not be repaired from others
     |-- RecordsDamagedError         the derived record store is broken; rebuild it from the log
+    |-- SnapshotDamagedError        a snapshot is not what it must be; delete it and get another
+    |-- SnapshotUnavailableError    no peer could give a snapshot; what arrived of it is kept
+    |-- WorkerFailedError           a background process ended without an answer; try later
     |-- MalformedEntryError         a line that is not a log entry, or whose digest is wrong
     |-- MalformedMessageError       a peer sent something that is not a protocol message
     |-- ProtocolViolationError      a state that the protocol excludes; the replica halts
     |-- CoordinationError           ZooKeeper did not answer; the outcome is unknown
+    |-- ReplicaUnavailableError     a replica did not answer an operator, or would not
     |-- BrokerError                 RabbitMQ did not answer
     `-- StackError                  a local cluster could not be started or stopped
 
@@ -56,11 +62,37 @@ class DiskFullError(ReplicadError):
 
 
 class DiskFailedError(ReplicadError):
-    """A sync failed: pages may be lost although a second sync would succeed. End the process."""
+    """A file cannot be opened, read, written or synced. The process ends; nothing is retried."""
+
+
+class DiskSuspectError(DiskFailedError):
+    """A sync failed, or the device reports an I/O error: the disk may not hold what is read.
+
+    Pages may be lost although a second sync would succeed.
+    """
+
+
+class DamagedDiskError(ReplicadError):
+    """A disk is suspect, and no other replica is known to hold what it held. Nothing was changed.
+
+    The message says what an operator can do.
+    """
 
 
 class RecordsDamagedError(ReplicadError):
     """The record store's file is damaged or gone. It is derived: `reset` it and apply the log."""
+
+
+class SnapshotDamagedError(ReplicadError):
+    """A snapshot or its manifest is not what it must be. It is derived: delete it, get another."""
+
+
+class SnapshotUnavailableError(ReplicadError):
+    """No peer could give a whole and right snapshot. What arrived of it is kept."""
+
+
+class WorkerFailedError(ReplicadError):
+    """A background process ended without an answer. What it was to make is not there."""
 
 
 class MalformedEntryError(ReplicadError):
@@ -87,6 +119,10 @@ def require(condition: bool, message: str) -> None:
 
 class CoordinationError(ReplicadError):
     """ZooKeeper gave no answer. A change that was under way may or may not have happened."""
+
+
+class ReplicaUnavailableError(ReplicadError):
+    """A replica did not answer an operator's request, or refused it."""
 
 
 class BrokerError(ReplicadError):

@@ -30,6 +30,7 @@ from replicad.core.messages import (
     HandOver,
     Leave,
     Message,
+    Offer,
     Point,
     Reject,
 )
@@ -65,6 +66,10 @@ def encode(message: Message) -> tuple[Basic.Properties, bytes]:
             fields = {"epoch": message.epoch, "leader": message.leader, "leaving": message.leaving}
             body = orjson.dumps({**fields, **_point_fields(message.last)})
             return _properties("hand-over", _JSON), body
+        case Offer():
+            fields = {"epoch": message.epoch, "leader": message.leader}
+            body = orjson.dumps({**fields, **_point_fields(message.base)})
+            return _properties("offer", _JSON), body
         case Leave():
             return _properties("leave", _JSON), orjson.dumps(message)
 
@@ -188,6 +193,12 @@ def _decode_hand_over(fields: _Fields) -> HandOver:
     )
 
 
+def _decode_offer(fields: _Fields) -> Offer:
+    return Offer(
+        epoch=_integer(fields, "epoch"), leader=_text(fields, "leader"), base=_point(fields)
+    )
+
+
 def _decode_leave(fields: _Fields) -> Leave:
     return Leave(
         epoch=_integer(fields, "epoch"),
@@ -203,6 +214,7 @@ _DECODERS: Final[dict[str, Callable[[_Fields], Message]]] = {
     "echo": _decode_echo,
     "hand-over": _decode_hand_over,
     "leave": _decode_leave,
+    "offer": _decode_offer,
 }
 
 

@@ -36,6 +36,18 @@ from replicad.logs import configure_logging
     metavar="URL",
     help="The address at which gateways reach it.",
 )
+@click.option(
+    "--keep-log-mib",
+    envvar="REPLICAD_KEEP_LOG_MIB",
+    type=click.IntRange(min=1),
+    help="Drop old segments, once a snapshot covers them, from a log longer than this.",
+)
+@click.option(
+    "--keep-log-days",
+    envvar="REPLICAD_KEEP_LOG_DAYS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Drop segments, once a snapshot covers them, that are older than this.",
+)
 def node(
     name: str,
     cluster: str,
@@ -44,9 +56,13 @@ def node(
     amqp: str,
     listen: Address,
     advertise: str,
+    keep_log_mib: int | None,
+    keep_log_days: float | None,
 ) -> None:
     """Run one replica until SIGTERM or SIGINT."""
-    from replicad.node.daemon import NodeSettings, run_node
+    from replicad.core.retention import Retention
+    from replicad.node.daemon import NodeSettings
+    from replicad.node.process import run_node
 
     configure_logging(node=name)
     run_node(
@@ -59,6 +75,10 @@ def node(
             host=listen.host,
             port=listen.port,
             url=advertise,
+            retention=Retention(
+                None if keep_log_mib is None else keep_log_mib * 1024 * 1024,
+                None if keep_log_days is None else keep_log_days * 86_400,
+            ),
         )
     )
 

@@ -1,7 +1,7 @@
-"""How a cluster begins: at its first start, and again after ZooKeeper lost its data.
+"""How a cluster begins: at its first start, and again after it lost its state or all in sync.
 
-Both are decided here, from what the living replicas registered, and nowhere else: a cluster that
-made itself anew whenever `state` was missing would sooner or later do so on top of old data.
+All three are decided here, from what the living replicas registered, and nowhere else: a cluster
+that made itself anew whenever `state` was missing would sooner or later do so on top of old data.
 
 Source: docs/protocol.md, "Coordination state".
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from replicad.core.cluster import NODE_NAME, ClusterConfig, ClusterState, Disk, Member
-from replicad.errors import ConfigurationError, NotInitialisedError
+from replicad.core.cluster import NODE_NAME, ClusterConfig, ClusterState, Disk, Member, View
+from replicad.errors import ConfigurationError, ForeignClusterError, NotInitialisedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,21 @@ class Beginning:
 
     config: ClusterConfig
     state: ClusterState
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What is to be written when all in-sync disks are lost, and what that gives up.
+
+    Attributes:
+        state: The new state: the chosen replica alone is in sync.
+        given_up: The disks that were in sync; what only they hold is lost.
+        last_index: Where the chosen replica's log ends.
+    """
+
+    state: ClusterState
+    given_up: tuple[Disk, ...]
+    last_index: int
 
 
 def missing_replicas(replicas: Iterable[str], members: Iterable[Member]) -> tuple[str, ...]:
@@ -109,6 +124,52 @@ def plan_adoption(
     return Beginning(
         ClusterConfig(clusters[0], tuple(sorted(replicas)), min_in_sync),
         ClusterState(epoch=epoch, leader=None, incarnation=None, url=None, isr=isr, nonce=nonce),
+    )
+
+
+def plan_recovery(view: View, lead: str, *, nonce: str) -> Recovery:
+    """Let a replica lead that is not in sync, because nobody who is will come back.
+
+    Acknowledged records that only the lost disks held are lost. So it is refused while anybody is
+    registered who could lead without loss, or with less of it.
+
+    Args:
+        view: What the coordinator holds; each member's log position as it is now.
+        lead: The replica that is to lead.
+        nonce: Random.
+
+    Raises:
+        NotInitialisedError: The coordinator knows no such cluster.
+        ConfigurationError: An in-sync replica is registered, `lead` is not, or another's log ends
+            higher.
+        ForeignClusterError: The replica holds data of another cluster.
+    """
+    if view.config is None or view.state is None:
+        raise NotInitialisedError("ZooKeeper knows no such cluster: see `replicad cluster adopt`")
+    members = {m.node: m for m in view.members if m.node in view.config.replicas}
+    able = [m.node for m in members.values() if Disk(m.node, m.disk_id) in view.state.isr]
+    if able:
+        raise ConfigurationError(
+            f"{', '.join(sorted(able))} is in sync and running: it can lead without any loss"
+        )
+    if lead not in members:
+        raise ConfigurationError(f"{lead} is not registered as one of the cluster's replicas")
+    chosen = members[lead]
+    if chosen.cluster_id not in ("", view.config.cluster_id):
+        raise ForeignClusterError(f"{lead} holds data of cluster {chosen.cluster_id}")
+    best = max(members.values(), key=lambda m: (m.last_epoch, m.last_index, m.node == lead))
+    if best.node != lead:
+        raise ConfigurationError(
+            f"the log of {best.node} ends at epoch {best.last_epoch}, index {best.last_index}, "
+            f"that of {lead} at {chosen.last_epoch}, {chosen.last_index}: let {best.node} lead, or "
+            "stop it first"
+        )
+    epoch = 1 + max(view.state.epoch, *(m.epoch for m in members.values()))
+    isr = (Disk(lead, chosen.disk_id),)
+    return Recovery(
+        ClusterState(epoch=epoch, leader=None, incarnation=None, url=None, isr=isr, nonce=nonce),
+        view.state.isr,
+        chosen.last_index,
     )
 
 

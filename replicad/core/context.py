@@ -9,6 +9,7 @@ from replicad.core.cluster import ClusterConfig, Disk
 from replicad.core.effects import Apply, Channel, Effect, Halt, Level, PersistEpoch, Report
 from replicad.core.entry import format_time
 from replicad.core.log import LogIndex
+from replicad.core.messages import Point
 from replicad.errors import require
 
 
@@ -51,7 +52,7 @@ class Settings:
         read_fallback_s: When a strong read that no round confirms asks ZooKeeper instead.
         chunk_bytes_max: Of one catch-up message.
         pending_bytes_max: Of entries appended and not yet committed; beyond it, writes wait.
-        report_interval_s: At most one informational sync.log line a follower in this time.
+        report_interval_s: At most one line of its kind about a peer in sync.log in this time.
     """
 
     heartbeat_s: float = 0.1
@@ -109,10 +110,12 @@ class Context:
         self.halted = False
         self.leaving = False
         self.left = False
+        self.fetching_snapshot = False
         self._unix_ms = 0
         self._tokens = 0
         self._last_time = last_time
         self._effects: list[Effect] = []
+        self._reported_at: dict[tuple[str, str], float] = {}
 
     def begin(self, now: float, unix_ms: int) -> None:
         """Start a step: `now` is monotonic seconds, `unix_ms` the wall clock."""
@@ -175,6 +178,11 @@ class Context:
         self.log.truncate(first_gone)
         self.synced = min(self.synced, self.log.last)
 
+    def note_installed(self, base: Point, time: str) -> None:
+        """The log begins anew after a snapshot: all up to its base is committed and applied."""
+        self.synced = self.commit = self.applied = base.index
+        self.note_time(time)
+
     def halt(self, reason: str) -> None:
         """Never act again in this process."""
         self.halted = True
@@ -188,3 +196,10 @@ class Context:
     def report_sync(self, level: Level, event: str, **fields: object) -> None:
         """One line for sync.log."""
         self.emit(Report(Channel.SYNC, level, event, {"epoch": self.epoch, **fields}))
+
+    def report_peer(self, event: str, node: str, **fields: object) -> None:
+        """One line for sync.log about something wrong that a peer may send again and again."""
+        last_at = self._reported_at.get((event, node), float("-inf"))
+        if self.now - last_at >= self.settings.report_interval_s:
+            self._reported_at[event, node] = self.now
+            self.report_sync(Level.ERROR, event, node=node, **fields)

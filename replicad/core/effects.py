@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from replicad.core.cluster import ClusterState
-from replicad.core.messages import Append, Message
+from replicad.core.messages import Append, Message, Point
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,33 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSnapshot:
+    """Get a snapshot that reaches at least this index from any peer; then SnapshotFetched."""
+
+    at_least: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """Put the fetched snapshot in the place of log and record store; then SnapshotInstalled.
+
+    Attributes:
+        point: The snapshot's, as SnapshotFetched told it.
+        committed: What the log holds above this goes to lost+found.
+    """
+
+    point: Point
+    committed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandingOver:
+    """This leader is about to follow, so it needs the stream to all; or (False) it leads on."""
+
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """Nobody waits for this replica any more, or there is nobody to take over: it may stop."""
 
@@ -121,7 +148,10 @@ class Refusal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The entry at this index holds the write; every in-sync replica has it on its disk."""
+    """The entry at this index holds the write; every in-sync replica has it on its disk.
+
+    Of an old entry that the log holds no more, `epoch` is 0 and `digest` is empty: not known.
+    """
 
     index: int
     epoch: int
@@ -228,6 +258,9 @@ Effect = (
     | Propose
     | ReadState
     | Probe
+    | FetchSnapshot
+    | InstallSnapshot
+    | HandingOver
     | Left
     | RoleChanged
     | AnswerWrites

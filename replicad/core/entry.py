@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -217,17 +217,32 @@ def decode_entry(line: bytes) -> Entry:
     Raises:
         MalformedEntryError: The line is not a log entry.
     """
-    # Strings before the value cannot hold an unescaped quote, so the first match is the member.
-    at = line.find(_VALUE)
+    members, value = split_value(line)
     try:
-        head = orjson.loads(line[:at] + b"}")
         return Entry(
-            value=line[at + len(_VALUE) : -_TAIL_BYTES],
+            value=value,
             digest=bytes.fromhex(line[-2 * DIGEST_BYTES - 2 : -2].decode()),
-            **head,
+            **members,
         )
     except (ValueError, TypeError) as error:
         raise MalformedEntryError(f"not a log entry: {line[:60]!r}") from error
+
+
+def split_value(line: bytes) -> tuple[dict[str, Any], bytes]:
+    """The members before the value, and the value's bytes, of a line that was verified before.
+
+    A third of the work of `decode_entry`, for whoever decodes every line of a log.
+
+    Raises:
+        MalformedEntryError: The line is not a log entry.
+    """
+    # Strings before the value cannot hold an unescaped quote, so the first match is the member.
+    at = line.find(_VALUE)
+    try:
+        members: dict[str, Any] = orjson.loads(line[:at] + b"}")
+    except ValueError as error:
+        raise MalformedEntryError(f"not a log entry: {line[:60]!r}") from error
+    return members, line[at + len(_VALUE) : -_TAIL_BYTES]
 
 
 def encode_write(write: WriteRequest) -> bytes:

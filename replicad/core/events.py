@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from replicad.core.cluster import View
 from replicad.core.entry import WriteRequest
-from replicad.core.messages import Message
+from replicad.core.messages import Message, Point
 
 
 class Found(NamedTuple):
@@ -135,6 +135,24 @@ class ProbeFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotFetched:
+    """Answer to FetchSnapshot: a durable, verified snapshot up to `point`, or None."""
+
+    point: Point | None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInstalled:
+    """The log begins after `base` now, and is empty; the record store holds all before it.
+
+    Comes before any other event that follows an InstallSnapshot. `time` is the base's.
+    """
+
+    base: Point
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
 class TransferAsked:
     """An operator wants another leader: `to`, or (None) whoever is best; then AnswerTransfer."""
 
@@ -168,6 +186,8 @@ Event = (
     | WritesArrived
     | ReadArrived
     | ProbeFinished
+    | SnapshotFetched
+    | SnapshotInstalled
     | TransferAsked
     | StopAsked
 )

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from replicad.core.context import Context
-from replicad.core.effects import AppendLines, Level, Send, SyncLog, TruncateLog
+from replicad.core.effects import (
+    AppendLines,
+    FetchSnapshot,
+    InstallSnapshot,
+    Level,
+    Send,
+    SyncLog,
+    TruncateLog,
+)
 from replicad.core.entry import decode_head, split_lines, verify_line
-from replicad.core.messages import Ack, Append, Fetch, Leave, Point
+from replicad.core.messages import Ack, Append, Fetch, Leave, Offer, Point
 from replicad.errors import MalformedEntryError
 
 
@@ -46,15 +54,16 @@ class Follower:
         if self.leader != append.leader:
             self.leader = append.leader
             context.report(Level.INFO, "following", leader=append.leader)
+        if append.previous.index < context.log.base.index:
+            self._fetch()  # Late, or for a log that begins earlier than this one.
+            return
         if not context.log.holds(append.previous):
             self._ask_for_match(append.previous)
             return
         try:
             lines = _check(append)
         except MalformedEntryError as error:
-            context.report_sync(
-                Level.ERROR, "bad entry from leader", node=append.leader, error=str(error)
-            )
+            context.report_peer("bad entry from leader", append.leader, error=str(error))
             return
         if append.round >= self._round and append.previous.index + append.count == append.last:
             self._level_if = append.commit.index, context.now
@@ -74,6 +83,47 @@ class Follower:
         if self._level_if is not None and self._level_if[0] <= context.applied:
             self.level_at = self._level_if[1]
         self._ack(self.leader)
+
+    def on_offer(self, offer: Offer) -> None:
+        """The leader has no entries that follow what was asked for (rule 7)."""
+        context = self._context
+        if context.log.holds(offer.base):
+            # The two logs part after the base, which was not among the points.
+            self._verified = max(self._verified, offer.base)
+            self._fetched_at = float("-inf")
+            self._fetch()
+        elif offer.base.index <= context.commit:
+            self._halt_diverged(offer.base)
+        elif not context.fetching_snapshot:
+            context.fetching_snapshot = True
+            context.report_sync(
+                Level.WARNING,
+                "snapshot needed",
+                node=context.me.node,
+                index=context.log.last,
+                base=offer.base.index,
+                leader=offer.leader,
+            )
+            context.emit(FetchSnapshot(offer.base.index))
+
+    def on_snapshot(self, point: Point) -> None:
+        """A snapshot is here: take it, unless this log has come that far by itself."""
+        context = self._context
+        if point.index > context.commit and not context.log.holds(point):
+            context.report_sync(
+                Level.WARNING,
+                "snapshot taken",
+                node=context.me.node,
+                index=point.index,
+                digest=point.digest.hex(),
+            )
+            context.emit(InstallSnapshot(point, context.commit))
+
+    def on_installed(self) -> None:
+        """What was verified before is gone; go on from the snapshot."""
+        self._verified = self._commit = self._context.log.base
+        self._fetched_at = float("-inf")
+        self._fetch()
 
     def leave(self) -> None:
         """Ask not to be waited for any more."""
@@ -157,7 +207,8 @@ class Follower:
         me = context.me.disk
         # What was verified in this epoch is among the points: it moves on with every message, even
         # while all that comes is known already, so a long divergent tail is reached in the end.
-        points = {*context.log.points(), context.log.point(self._verified.index)}
+        verified = max(self._verified.index, context.log.base.index)
+        points = {*context.log.points(), context.log.point(verified)}
         ordered = tuple(sorted(points, reverse=True))
         fetch = Fetch(context.epoch, me.node, me.disk_id, ordered)
         context.emit(Send(self.leader, fetch))
@@ -166,7 +217,8 @@ class Follower:
         context = self._context
         if context.left:
             return  # Else it might be admitted again, and commits wait for it.
-        matched = min(self._verified.index, context.synced)
+        # All up to the base is committed, and so in the leader's log, too.
+        matched = max(min(self._verified.index, context.synced), context.log.base.index)
         me = context.me.disk
         point = context.log.point(matched)
         self._report_match(leader, point)

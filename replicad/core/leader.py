@@ -16,7 +16,6 @@ from replicad.core.effects import (
     AnswerWrites,
     AppendLines,
     Committed,
-    Level,
     Refusal,
     Rejected,
     RoleChanged,
@@ -38,7 +37,7 @@ from replicad.core.events import (
 from replicad.core.followers import Followers
 from replicad.core.isr import InSyncSet
 from replicad.core.membership import Membership
-from replicad.core.messages import Ack, Append, Echo, Fetch, Leave, Point
+from replicad.core.messages import Ack, Append, Echo, Fetch, Leave, Offer, Point
 from replicad.core.pending import PendingWrites, Precedent, Verdict
 from replicad.core.rounds import Rounds
 from replicad.core.transfer import Transfer
@@ -184,6 +183,8 @@ class Leader:
     def _committed(self, index: int) -> Committed:
         """What a write will be told once its entry is committed."""
         log = self._context.log
+        if index < log.first:
+            return Committed(index, 0, b"")
         return Committed(index, log.epoch_at(index), log.digest_at(index))
 
     def on_read(self, arrived: ReadArrived) -> None:
@@ -200,7 +201,11 @@ class Leader:
 
     def on_ack(self, ack: Ack) -> None:
         """Count an ack of this epoch, by disk, if its digest equals the leader's (rule 1)."""
-        if not self._context.log.holds(ack.matched):
+        log = self._context.log
+        if ack.matched.index < log.base.index:
+            self.followers.note_heard(Disk(ack.node, ack.disk_id), self._context.now)
+            return
+        if not log.holds(ack.matched):
             self._report_mismatch(ack)
             return
         progress = self.followers.note_ack(ack, self._context.now)
@@ -211,10 +216,9 @@ class Leader:
     def _report_mismatch(self, ack: Ack) -> None:
         log = self._context.log
         at = ack.matched.index
-        self._context.report_sync(
-            Level.ERROR,
+        self._context.report_peer(
             "follower's digest differs",
-            node=ack.node,
+            ack.node,
             index=at,
             digest=ack.matched.digest.hex(),
             leader_digest=log.digest_at(at).hex() if at <= log.last else None,
@@ -226,7 +230,7 @@ class Leader:
         self.followers.note_heard(Disk(fetch.node, fetch.disk_id), context.now)
         common = next((p for p in fetch.points if context.log.holds(p)), None)
         if common is None:
-            context.report(Level.ERROR, "follower of another cluster", node=fetch.node)
+            self._offer_snapshot(fetch)
             return
         # Not published yet, or the follower holds all of it: the next heartbeat is its answer.
         if common.index >= self._published:
@@ -234,6 +238,13 @@ class Leader:
         chunk_bytes = context.settings.chunk_bytes_max
         last = context.log.fit(common.index + 1, self._published, chunk_bytes)
         context.emit(SendFromLog(fetch.node, self._message(common, last - common.index, b"")))
+
+    def _offer_snapshot(self, fetch: Fetch) -> None:
+        context = self._context
+        if context.log.base.index == 0:
+            context.report_peer("follower of another cluster", fetch.node)
+            return
+        context.emit(Send(fetch.node, Offer(context.epoch, context.me.node, context.log.base)))
 
     def on_leave(self, leave: Leave) -> None:
         """A follower is about to stop: commit without it as soon as ZooKeeper has agreed."""

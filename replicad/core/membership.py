@@ -104,12 +104,13 @@ class Membership:
                 continue
             self._missing.append(node)
             matched = self._followers.highest_match(node)
+            known = matched >= self._context.log.first
             self._context.report_sync(
                 Level.ERROR,
                 "follower missing",
                 node=node,
                 index=matched or None,
-                digest=self._context.log.digest_at(matched).hex() if matched else None,
+                digest=self._context.log.digest_at(matched).hex() if known else None,
                 leader_index=self._context.log.last,
                 leader_digest=self._context.log.last_point.digest.hex(),
             )

@@ -7,6 +7,7 @@
 | Fetch    | follower, leader | 7     | my log has these points: send what follows the last common |
 | Reject   | any, old leader  | 4     | I have persisted a higher epoch                            |
 | Echo     | leader, itself   | 12    | proof that the broker carries messages                     |
+| Offer    | leader, one      | 7     | what you need is in no log of mine: get a snapshot         |
 | HandOver | leader, one      | 5     | you hold all of my log: stand for election now             |
 | Leave    | follower, leader | 2     | I am about to stop: commit without me as soon as you may   |
 """
@@ -109,6 +110,15 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """The leader's log begins after `base`, beyond what the follower has: a snapshot is needed."""
+
+    epoch: int
+    leader: str
+    base: Point
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The follower is about to stop. It goes on acking until it has left the ISR."""
 
@@ -117,4 +127,4 @@ class Leave:
     disk_id: str
 
 
-Message = Append | Ack | Fetch | Reject | Echo | HandOver | Leave
+Message = Append | Ack | Fetch | Reject | Echo | HandOver | Leave | Offer

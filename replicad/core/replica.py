@@ -33,6 +33,8 @@ from replicad.core.events import (
     ProposalFinished,
     ReadArrived,
     ReadFinished,
+    SnapshotFetched,
+    SnapshotInstalled,
     StopAsked,
     Tick,
     TransferAsked,
@@ -41,7 +43,17 @@ from replicad.core.events import (
 )
 from replicad.core.follower import Follower
 from replicad.core.leader import Leader
-from replicad.core.messages import Ack, Append, Echo, Fetch, HandOver, Leave, Message, Reject
+from replicad.core.messages import (
+    Ack,
+    Append,
+    Echo,
+    Fetch,
+    HandOver,
+    Leave,
+    Message,
+    Offer,
+    Reject,
+)
 
 _NO_VIEW = View(config=None, state=None, version=-1, members=())
 
@@ -181,6 +193,14 @@ class Replica:
                 self._on_probe(event)
             case TransferAsked():
                 self._on_transfer(event)
+            case SnapshotFetched():
+                self._context.fetching_snapshot = False
+                if event.point is not None and isinstance(self._role, Follower):
+                    self._role.on_snapshot(event.point)
+            case SnapshotInstalled():
+                self._context.note_installed(event.base, event.time)
+                if isinstance(self._role, Follower):
+                    self._role.on_installed()
             case StopAsked():
                 self._departure.begin()
                 self._depart()
@@ -199,6 +219,9 @@ class Replica:
                 # Else an answer to a deposed leader: normal, messages may be late.
             case HandOver():
                 self._on_hand_over(message)
+            case Offer():
+                if isinstance(self._role, Follower) and message.epoch == self._context.epoch:
+                    self._role.on_offer(message)
             case _:
                 assert_never(message)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from replicad.core.cluster import Disk
 from replicad.core.context import Context
-from replicad.core.effects import AnswerTransfer, Level, Send
+from replicad.core.effects import AnswerTransfer, HandingOver, Level, Send
 from replicad.core.events import TransferAsked
 from replicad.core.followers import Followers
 from replicad.core.isr import InSyncSet
@@ -28,6 +28,7 @@ class Transfer:
         self._until = float("-inf")
         self._invited_at = float("-inf")
         self._invitations = 0
+        self._begun = False
 
     @property
     def active(self) -> bool:
@@ -58,8 +59,8 @@ class Transfer:
     def advance(self) -> None:
         """Invite a successor once it could take over; give up when time is up."""
         context = self._context
-        if self._asked is not None and not self.active:
-            self._answer(None, "no follower took over in time")
+        if not self.active:
+            self._give_up()
         retry_at = self._invited_at + context.settings.hand_over_retry_s
         if not self.active or context.commit < context.log.last or context.now < retry_at:
             return
@@ -82,7 +83,15 @@ class Transfer:
     def _begin(self) -> None:
         self._until = self._context.now + self._context.settings.hand_over_s
         self._invited_at = float("-inf")
+        self._begun = True
+        self._context.emit(HandingOver(active=True))
         self.advance()
+
+    def _give_up(self) -> None:
+        if self._begun:
+            self._begun = False
+            self._context.emit(HandingOver(active=False))
+            self._answer(None, "no follower took over in time")
 
     def _answer(self, successor: str | None, reason: str) -> None:
         if self._asked is not None:

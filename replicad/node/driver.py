@@ -26,7 +26,10 @@ from replicad.core.effects import (
     Apply,
     Channel,
     Effect,
+    FetchSnapshot,
     Halt,
+    HandingOver,
+    InstallSnapshot,
     Left,
     PersistEpoch,
     Probe,
@@ -50,6 +53,8 @@ from replicad.core.events import (
     ProposalFinished,
     ReadArrived,
     ReadFinished,
+    SnapshotFetched,
+    SnapshotInstalled,
     StopAsked,
     Tick,
     TransferAsked,
@@ -63,9 +68,11 @@ from replicad.errors import (
     RecordsDamagedError,
     ReplicadError,
 )
-from replicad.node.metrics import DriverMetrics
+from replicad.node.metrics import DriverMetrics, ScrubMetrics
+from replicad.node.scrub import Scrub
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog as SyncLogFile
+from replicad.node.upkeep import Upkeep
 
 # Well below the silence after which a replica is looked for.
 TICK_S: Final = 0.02
@@ -96,6 +103,7 @@ class Driver:
         self,
         replica: Replica,
         store: Store,
+        upkeep: Upkeep,
         broker: Broker,
         coordinator: Coordinator,
         sync_log: SyncLogFile,
@@ -107,6 +115,7 @@ class Driver:
         Args:
             replica: The core.
             store: What the core believes to be on disk.
+            upkeep: Of the same store.
             broker: Started by the caller, which feeds what it delivers.
             coordinator: Started by the caller, which feeds its views.
             sync_log: For the operator.
@@ -116,6 +125,8 @@ class Driver:
         self._replica = replica
         self.store = store
         self.metrics = DriverMetrics()
+        self.scrub = Scrub(store, upkeep, sync_log, ScrubMetrics(self.metrics.registry))
+        self.upkeep = upkeep
         self._broker = broker
         self._coordinator = coordinator
         self._sync_log = sync_log
@@ -133,6 +144,8 @@ class Driver:
         self._left: asyncio.Future[None] = self._loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer = self._loop.call_soon(self._tick)
+        self._spawn(upkeep.run())
+        self._spawn(self.scrub.run())
 
     # -- what there is to know ----------------------------------------------------------------
 
@@ -235,7 +248,7 @@ class Driver:
                 self._step(self._events.popleft())
         except BaseException as error:
             # Whatever it was, effects of a step are missing: the core must not go on.
-            self._fail(error)
+            self.fail(error)
             if not isinstance(error, ReplicadError | OSError):
                 raise  # A defect: let it be seen.
         finally:
@@ -296,6 +309,13 @@ class Driver:
                 self.metrics.truncations.inc()
             case Probe():
                 self._spawn(self._probe(effect))
+            case FetchSnapshot():
+                self._spawn(self._fetch_snapshot(effect.at_least))
+            case InstallSnapshot():
+                base = self.upkeep.install(effect.point, effect.committed)
+                self._events.appendleft(SnapshotInstalled(base.point, base.time))
+            case HandingOver():
+                self._broker.lead(not effect.active)
             case Left():
                 self._note_left()
             case RoleChanged():
@@ -321,7 +341,7 @@ class Driver:
             with self.metrics.sync_seconds.time():
                 index = self.store.sync()
         except ReplicadError as error:
-            self._fail(error)
+            self.fail(error)
             return
         self._take(LogSynced(index))
 
@@ -357,6 +377,9 @@ class Driver:
         gone = await self._broker.probe(probe.node)
         self.feed(ProbeFinished(probe.node, probe.asked_at, gone))
 
+    async def _fetch_snapshot(self, at_least: int) -> None:
+        self.feed(SnapshotFetched(await self.upkeep.fetch(at_least)))
+
     async def _read_state(self, token: int) -> None:
         try:
             view = await self._coordinator.read()
@@ -373,7 +396,7 @@ class Driver:
         try:
             self._watch_disk()
         except (ReplicadError, OSError) as error:
-            self._fail(error)
+            self.fail(error)
         self._take(Tick())
 
     def _watch_disk(self) -> None:
@@ -394,9 +417,10 @@ class Driver:
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """It is impossible to go on: step nothing more, and tell whoever runs this."""
         if not self._stopped:
             self.abandon()
             self._on_failure(error)

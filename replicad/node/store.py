@@ -6,15 +6,22 @@ whenever the two disagree.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from replicad.core.entry import genesis_digest, split_lines
 from replicad.core.log import LogIndex
-from replicad.errors import CorruptLogError, RecordsDamagedError
+from replicad.core.retention import SegmentFacts
+from replicad.errors import CorruptLogError, RecordsDamagedError, SnapshotDamagedError
+from replicad.storage import snapshot_worker
+from replicad.storage.checkpoint import Checkpoints, head_of, read_entries
 from replicad.storage.datadir import DataDirectory
-from replicad.storage.journal import Journal
+from replicad.storage.journal import SEGMENT_BYTES, Journal
+from replicad.storage.logbase import Base
 from replicad.storage.records import Records
 from replicad.storage.recovery import recover
+from replicad.storage.snapshot_files import SnapshotFiles
 
 _APPLY_BYTES = 1024 * 1024
 
@@ -28,36 +35,61 @@ class Store:
         commit: The commit index known from the disk alone.
         last_time: Of the last entry; "" for an empty log.
         cut_bytes: Length of the torn tail that was cut on opening.
+        read_bytes: How much of the log was read and verified on opening.
+        progress: Called again and again during work that takes long.
     """
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         """Recover the log of a directory that belongs to a cluster, and catch up the records.
+
+        Args:
+            directory: Locked.
+            segment_bytes: See Journal.
+            progress: See above.
 
         Raises:
             CorruptLogError: The log is damaged where it must not be. Nothing was changed.
             DiskFullError, DiskFailedError: The disk does not allow it.
         """
         self._directory = directory
+        self.progress = progress
         self.records = Records.open(directory.path / "records.sqlite")
         with ExitStack() as on_failure:
             on_failure.callback(self.records.close)
             genesis = genesis_digest(directory.cluster_id)
-            recovered = recover(directory.path, genesis, self.records.applied.index)
+            recovered = recover(
+                directory.path,
+                genesis,
+                self.records.applied.index,
+                epoch=directory.epoch,
+                segment_bytes=segment_bytes,
+            )
             self.log: LogIndex = recovered.index
             self._journal: Journal = recovered.journal
+            self._checkpoints: Checkpoints = recovered.checkpoints
             on_failure.callback(self._journal.abandon)
-            self._synced = self.log.last
+            self._synced = self._found = self.log.last
             self.commit = recovered.commit
             self.last_time = recovered.last_time
             self.cut_bytes = recovered.cut_bytes
+            self.read_bytes = recovered.read_bytes
             applied = self.records.applied
-            if applied.index and not self.log.holds(applied):
+            known_from = max(1, self.log.base.index)
+            if applied.index >= known_from and not self.log.holds(applied):
                 raise CorruptLogError(
                     f"the log of {directory.path} and records.sqlite differ at the committed entry "
                     f"{applied.index}: one of them was replaced. If it is the record store, "
                     "delete it"
                 )
             self.apply(self.commit)
+            # A snapshot may know of more commits than the log does.
+            self.commit = self.records.applied.index
             on_failure.pop_all()
 
     def append(self, first: int, lines: bytes) -> None:
@@ -80,21 +112,114 @@ class Store:
         return self._synced
 
     def mark_synced(self) -> None:
-        """Note, without hurry, how far the log is known to be synced."""
+        """Note, without hurry, how far the log is known to be synced.
+
+        A segment that has become full since gets the sidecar that makes a restart fast.
+
+        Raises:
+            CorruptLogError: A line is not the one that was appended.
+            DiskFailedError: End the process.
+        """
         self._journal.mark_synced(self.log, self._synced)
+        self._checkpoints.write_one(self.log)
 
     def truncate(self, first_gone: int) -> None:
         """Move the entries from `first_gone` on to lost+found."""
-        self._journal.truncate(self.log, first_gone)
+        self._journal.truncate(self.log, first_gone, epoch=self._directory.epoch)
         self._synced = min(self._synced, first_gone - 1)
+
+    @property
+    def segment_firsts(self) -> tuple[int, ...]:
+        """The first entry of each segment, in order; all but the last segment are full."""
+        return tuple(segment.first for segment in self._journal.segments)
+
+    def segment_facts(self) -> list[SegmentFacts]:
+        """What retention wants to know. Reads one line of each segment.
+
+        Raises:
+            CorruptLogError: A line is not the one that was appended.
+            DiskFailedError: One cannot be read.
+        """
+        segments = self._journal.segments
+        lasts = [following.first - 1 for following in segments[1:]] + [self.log.last]
+        return [
+            SegmentFacts(
+                segment.first,
+                self.log.end_of(last) - segment.start,
+                head_of(self._journal, self.log, last)[2],
+            )
+            for segment, last in zip(segments, lasts, strict=False)  # A log may have none.
+        ]
+
+    def drop_before(self, index: int) -> None:
+        """Give up the entries of whole segments up to `index`, which a snapshot covers.
+
+        Raises:
+            CorruptLogError: The line that the rest follows is not the one that was appended.
+            DiskFullError: No room for the note of it; nothing was dropped.
+            DiskFailedError: End the process.
+        """
+        last = self._journal.boundary_at(index)
+        if last is not None:
+            _, epoch, time, _ = head_of(self._journal, self.log, last)
+            self._journal.drop_before(
+                Base(self.log.point(last), epoch, time, self.log.end_of(last))
+            )
+            self.log.rebase(last)
+
+    def install(self, base: Base, committed: int, records: Path) -> None:
+        """Put a snapshot, durable in this directory, in the place of the log and the records.
+
+        What the log holds above `committed` goes to lost+found. After a crash on the way either
+        nothing has happened, or the next opening does the rest.
+
+        Args:
+            base: The snapshot's last entry; see `Journal.reset_to`.
+            committed: Entries up to here are known to be committed.
+            records: The file that `load_records` made of the snapshot.
+
+        Raises:
+            DiskFullError: No room; nothing has happened.
+            DiskFailedError: End the process.
+        """
+        self._journal.reset_to(self.log, base, committed, epoch=self._directory.epoch)
+        self.log.reset(base.point, base.epoch, start=self._journal.end)
+        self._synced = self.log.last
+        self.last_time = base.time
+        self.records.replace_with(records)
+
+    def check(self, first: int, bytes_max: int) -> int:
+        """Read entries from `first` on back from the disk and compare them with the index.
+
+        For a scrub, which calls it again and again. It blocks for some milliseconds a MiB.
+
+        Args:
+            first: Where to begin; log.first or any later synced entry.
+            bytes_max: How much to read at most, but at least one entry.
+
+        Returns:
+            The entry to go on with; beyond the last synced one when all were checked.
+
+        Raises:
+            CorruptLogError: It names the file, the byte, the entry and what is wrong.
+            DiskFailedError: They cannot be read.
+        """
+        last = self.log.fit(first, self._synced, bytes_max)
+        read_entries(self._journal, self.log, first, last, from_disk=True)
+        return last + 1
 
     def persist_epoch(self, epoch: int) -> None:
         """Make the epoch durable."""
         self._directory.persist_epoch(epoch)
 
     def read(self, first: int, count: int) -> bytes:
-        """The lines of `count` entries from `first` on."""
-        return self._journal.read(self.log.end_of(first - 1), self.log.end_of(first + count - 1))
+        """The lines of `count` entries from `first` on, every byte compared with their digests.
+
+        Raises:
+            CorruptLogError: They are not what they were when they were written.
+            DiskFailedError: They cannot be read.
+        """
+        return read_entries(self._journal, self.log, first, first + count - 1)
 
     def apply(self, index: int) -> None:
         """Bring the record store up to the committed `index`; rebuild it if it is damaged."""
@@ -104,16 +229,49 @@ class Store:
             self.rebuild(index)
 
     def rebuild(self, index: int) -> None:
-        """Make the record store anew from the log, up to the committed `index`."""
+        """Make the record store anew, up to the committed `index`, from what there is on disk.
+
+        Raises:
+            CorruptLogError: The log does not begin with entry 1, and no snapshot fits it.
+        """
         self.records.reset()
         self._apply(index)
 
     def _apply(self, index: int) -> None:
+        if self.records.applied.index < self.log.base.index:
+            self._load_snapshot()
         while self.records.applied.index < index:
             first = self.records.applied.index + 1
             last = self.log.fit(first, index, _APPLY_BYTES)
-            lines = self.read(first, last - first + 1)
+            lines = self._lines_to_apply(first, last)
             self.records.apply(split_lines(lines), self.log.digest_at(last))
+            self.progress()
+
+    def _lines_to_apply(self, first: int, last: int) -> bytes:
+        if first <= self._found:
+            return self.read(first, last - first + 1)
+        # Appended by this process, which verified them then.
+        return self._journal.read(self.log.end_of(first - 1), self.log.end_of(last))
+
+    def _load_snapshot(self) -> None:
+        """Fill the record store from the newest snapshot that the log can go on from."""
+        path = self._directory.path
+        files = SnapshotFiles(path)
+        reasons = []
+        for index in files.indexes():
+            try:
+                if not self.log.holds(files.load(index).header.point):
+                    continue  # Older than the log, or of another one.
+                snapshot_worker.load(str(path), index)
+            except SnapshotDamagedError as error:
+                reasons.append(str(error))
+            else:
+                self.records.replace_with(path / snapshot_worker.LOADED_NAME)
+                return
+        raise CorruptLogError(
+            f"the log of {path} begins after entry {self.log.base.index}, and no snapshot holds "
+            f"what was before: {'; '.join(reasons) or 'there is none'}"
+        )
 
     def unapplied_bytes(self) -> int:
         """What the record store and its journal may still need for entries in the log.

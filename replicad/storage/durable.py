@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from replicad.errors import DiskFailedError, DiskFullError
+from replicad.errors import DiskFailedError, DiskFullError, DiskSuspectError
 
 # EFBIG: beyond the process's file size limit, which is a quota like the others.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -25,41 +25,47 @@ def is_no_room(error: OSError) -> bool:
 
 @contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
-    """Turn an OSError into DiskFullError or DiskFailedError; `doing` completes "cannot"."""
+    """Turn an OSError into one of the disk's errors; `doing` completes "cannot"."""
     try:
         yield
     except OSError as error:
-        kind = DiskFullError if is_no_room(error) else DiskFailedError
+        kind = DiskFullError if is_no_room(error) else failure(error)
         raise kind(f"cannot {doing}: {error}") from error
+
+
+def failure(error: OSError) -> type[DiskFailedError]:
+    """What an OSError says of the disk: that it is broken, or only that something did not work."""
+    return DiskSuspectError if error.errno == errno.EIO else DiskFailedError
 
 
 def sync_data(descriptor: int, name: object) -> None:
     """Make a file's bytes durable.
 
     Raises:
-        DiskFailedError: Whatever the reason, even no room: after a failed sync the kernel marks
+        DiskSuspectError: Whatever the reason, even no room: after a failed sync the kernel marks
             the pages clean, so that trying again would succeed without writing them.
     """
     try:
         os.fdatasync(descriptor)
     except OSError as error:
-        raise DiskFailedError(f"cannot sync {name}: {error}") from error
+        raise DiskSuspectError(f"cannot sync {name}: {error}") from error
 
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: files created, renamed or deleted before.
 
     Raises:
-        DiskFailedError: It could not be synced.
+        DiskFailedError: It could not be opened.
+        DiskSuspectError: It could not be synced.
     """
-    try:
+    with disk_errors(f"open the directory {path}"):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    try:
+        os.fsync(descriptor)
     except OSError as error:
-        raise DiskFailedError(f"cannot sync the directory {path}: {error}") from error
+        raise DiskSuspectError(f"cannot sync the directory {path}: {error}") from error
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(path: Path) -> None:

@@ -1,4 +1,6 @@
-"""From log files to a log: every line verified, a torn tail cut, anything worse refused.
+"""From log files to a log: lines verified, a torn tail cut, anything worse refused.
+
+Full segments that have a sidecar to be believed are not read again (see `checkpoint.py`).
 
 A power cut may leave the last writes incomplete or garbled, several lines of them, and nobody can
 have relied on what was not yet synced. Damage to anything that was known to be synced, or that
@@ -21,14 +23,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from replicad.core.entry import decode_head, verify_line
 from replicad.core.log import LogIndex
-from replicad.errors import CorruptLogError, MalformedEntryError, ReplicadError
+from replicad.core.messages import Point
+from replicad.errors import CorruptLogError, DiskFullError, MalformedEntryError, ReplicadError
+from replicad.storage.checkpoint import Checkpoints
 from replicad.storage.journal import SEGMENT_BYTES, Journal, Segment
+from replicad.storage.logbase import Base
 
 _BLOCK_BYTES: Final = 4 * 1024 * 1024
 _HEAD: Final = re.compile(
@@ -39,7 +45,7 @@ _HEAD_BYTES_MAX: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A log that was verified from its first byte to its last, all of it synced.
+    """A log that was verified, all of it synced.
 
     Attributes:
         index: Of all its entries.
@@ -48,6 +54,8 @@ class Recovered:
         cut_bytes: Length of the torn tail; 0 when there was none.
         kept: The file in lost+found that holds the torn tail, or None.
         journal: Open, ready to append.
+        checkpoints: Of its full segments; some may have to be written yet.
+        read_bytes: How much of the log was read and verified; the rest was known from sidecars.
     """
 
     index: LogIndex
@@ -56,6 +64,8 @@ class Recovered:
     cut_bytes: int
     kept: Path | None
     journal: Journal
+    checkpoints: Checkpoints
+    read_bytes: int
 
 
 class _Damage(NamedTuple):
@@ -65,7 +75,12 @@ class _Damage(NamedTuple):
 
 
 def recover(
-    directory: Path, genesis: bytes, committed_floor: int, *, segment_bytes: int = SEGMENT_BYTES
+    directory: Path,
+    genesis: bytes,
+    committed_floor: int,
+    *,
+    epoch: int = 0,
+    segment_bytes: int = SEGMENT_BYTES,
 ) -> Recovered:
     """Verify the log of a data directory and cut its torn tail, if it has one.
 
@@ -73,8 +88,9 @@ def recover(
 
     Args:
         directory: The data directory, locked by the caller.
-        genesis: The digest that entry 1 follows.
+        genesis: The digest that entry 1 follows; a log without it says itself what it follows.
         committed_floor: The entries up to here are known to be committed.
+        epoch: The persisted one; part of the torn tail's name in lost+found.
         segment_bytes: See Journal.
 
     Raises:
@@ -84,32 +100,45 @@ def recover(
     """
     journal = Journal.open(directory, segment_bytes=segment_bytes)
     try:
-        scan = _Scan(journal, genesis)
+        scan = _Scan(journal, journal.base or Base(Point(0, genesis)))
         damage = scan.run()
         _refuse_corruption(scan, damage, committed_floor)
         end = scan.index.end
         cut_bytes = journal.end - end
-        kept = journal.keep_from(end, scan.index.last + 1) if cut_bytes else None
+        kept = journal.keep_from(end, scan.index.last + 1, epoch=epoch) if cut_bytes else None
         # Also when there is nothing to cut: a roll may have left an empty segment, and what a
         # killed process had written must be synced before anyone is told that it is here.
+        with suppress(DiskFullError):  # Some quotas, and file systems that copy on write.
+            journal.write_again(journal.mark.position)
         journal.cut_to(end)
+        journal.remove_leftovers()
         journal.mark_synced(scan.index, scan.index.last)
     except ReplicadError:
         journal.abandon()
         raise
-    commit = max(committed_floor, scan.commit)
-    return Recovered(scan.index, scan.last_time, commit, cut_bytes, kept, journal)
+    return Recovered(
+        scan.index,
+        scan.last_time,
+        max(committed_floor, scan.commit),
+        cut_bytes,
+        kept,
+        journal,
+        scan.checkpoints,
+        scan.read_bytes,
+    )
 
 
 class _Scan:
     """Reads a log up to its end or to the first damage, changing nothing."""
 
-    def __init__(self, journal: Journal, genesis: bytes) -> None:
+    def __init__(self, journal: Journal, base: Base) -> None:
         self.journal = journal
-        self.index = LogIndex(genesis)
-        self.last_time = ""
-        self.commit = 0
-        self._previous = genesis
+        self.checkpoints = Checkpoints(journal)
+        self.index = LogIndex(base.point, base.epoch, start=base.position)
+        self.last_time = base.time
+        self.commit = base.point.index
+        self.read_bytes = 0
+        self._previous = base.point.digest
 
     def run(self) -> _Damage | None:
         """Verify segment after segment; tell where the first damage is."""
@@ -119,10 +148,24 @@ class _Scan:
                     f"{self.journal.path_of(segment)}: expected entry {self.index.last + 1} to "
                     "begin this segment; one is missing or has another's name"
                 )
-            why = self._verify_segment(segment, self.journal.end_of_segment(at))
+            is_full = at + 1 < len(self.journal.segments)
+            if is_full and self._load(at):
+                continue
+            end = self.journal.end_of_segment(at)
+            self.read_bytes += end - segment.start
+            why = self._verify_segment(segment, end)
             if why:
                 return _Damage(segment, self.index.end, why)
         return None
+
+    def _load(self, at: int) -> bool:
+        header = self.checkpoints.load(at, self.index)
+        if header is None:
+            return False
+        self._previous = self.index.last_point.digest
+        self.last_time = header.last_time
+        self.commit = max(self.commit, header.commit)
+        return True
 
     def _verify_segment(self, segment: Segment, end: int) -> str | None:
         for lines in _complete_lines(self.journal, segment.start, end):
@@ -172,7 +215,7 @@ def _refuse_corruption(scan: _Scan, damage: _Damage | None, committed_floor: int
         raise scan.corrupt(damage, f"entries up to {committed_floor} were applied as committed")
     if damage.position < mark.position:
         raise scan.corrupt(damage, f"the log was synced up to entry {mark.point.index}")
-    if mark.position and not scan.index.holds(mark.point):
+    if mark.position > scan.index.start and not scan.index.holds(mark.point):
         raise scan.corrupt(damage, f"entry {mark.point.index} is not the one that was synced")
     named = max(scan.commit, _later_commit(journal, damage.position))
     if last < named:

@@ -32,6 +32,19 @@ class Mark(NamedTuple):
 NOTHING: Final = Mark(0, Point(0, b""))
 
 
+def read_mark(log: Path) -> Mark:
+    """What the sidecar in the log's directory says; NOTHING if it is not there.
+
+    Raises:
+        DiskFailedError: It cannot be read.
+    """
+    with disk_errors("read log/synced"):
+        try:
+            return _decode((log / "synced").read_bytes())
+        except FileNotFoundError:
+            return NOTHING
+
+
 class SyncMark:
     """The open sidecar. `mark` is what it says, or may say."""
 

@@ -13,6 +13,7 @@ from replicad.core.entry import (
     verify_line,
 )
 from replicad.core.log import LogIndex
+from replicad.core.messages import Point
 
 CLUSTER_ID = "simulated"
 
@@ -73,7 +74,7 @@ class Disk:
     def recover(self) -> tuple[LogIndex, int, str]:
         """As a restarting process does: the log's index, the commit index known, the last time."""
         self.sync()
-        index = LogIndex(genesis_digest(CLUSTER_ID))
+        index = LogIndex(Point(0, genesis_digest(CLUSTER_ID)))
         commit, last_time = self.applied, ""
         for line in self.lines:
             digest = verify_line(line, index.last_point.digest)

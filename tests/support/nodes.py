@@ -21,12 +21,15 @@ from replicad.core.effects import Committed, Effect
 from replicad.core.entry import WriteRequest
 from replicad.core.events import BrokerChanged, Event, MessageReceived, ViewSeen
 from replicad.core.replica import Replica
+from replicad.core.retention import KEEP_ALL
 from replicad.node.daemon import Node, NodeSettings
 from replicad.node.driver import Driver
-from replicad.node.http import Json
+from replicad.node.gates import Json
 from replicad.node.metrics import StatusCollector
+from replicad.node.snapshots import Snapshots
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog
+from replicad.node.upkeep import Upkeep
 from replicad.stack.ports import LOOPBACK, free_port
 from replicad.storage.datadir import DataDirectory
 from tests.support.waiting import eventually
@@ -134,13 +137,16 @@ async def driven(
     replica = RecordedReplica(context)
     sync_log = SyncLog(path / "sync.log", "n1")
     failures: list[BaseException] = []
+    log = structlog.get_logger("test")
+    upkeep = Upkeep(store, Snapshots(path), CLUSTER_ID, KEEP_ALL, list, log)
     driver = Driver(
         replica,
         store,
+        upkeep,
         broker,
         coordinator,
         sync_log,
-        structlog.get_logger("test"),
+        log,
         failures.append,
     )
     driver.metrics.registry.register(StatusCollector(driver.status))
@@ -165,6 +171,7 @@ class Nodes:
 
     Attributes:
         running: Those that run now, by name.
+        retention: What those that are made from now on keep of their logs.
     """
 
     def __init__(self, root: Path, names: tuple[str, ...]) -> None:
@@ -172,6 +179,7 @@ class Nodes:
         self.names = names
         self.coordinated = MemoryStore()
         self.running: dict[str, Node] = {}
+        self.retention = KEEP_ALL
         self._root = root
         self._exchange = MemoryExchange()
         self._urls: dict[str, str] = {}
@@ -213,6 +221,7 @@ class Nodes:
             host=LOOPBACK,
             port=port,
             url=self.url(name),
+            retention=self.retention,
         )
         return Node(
             settings,

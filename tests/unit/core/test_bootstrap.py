@@ -4,9 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from replicad.core.bootstrap import Beginning, missing_replicas, plan_adoption, plan_first_start
-from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
-from replicad.errors import ConfigurationError, NotInitialisedError
+from replicad.core.bootstrap import (
+    Beginning,
+    Recovery,
+    missing_replicas,
+    plan_adoption,
+    plan_first_start,
+    plan_recovery,
+)
+from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member, View
+from replicad.errors import ConfigurationError, ForeignClusterError, NotInitialisedError
 
 REPLICAS = ("n1", "n2", "n3")
 
@@ -137,3 +144,62 @@ def test_no_adoption_of_logs_that_contradict_each_other() -> None:
 def test_names_that_would_not_fit_a_routing_key_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="replica's name"):
         plan_first_start((name,), 1, (), cluster_id="c", nonce="n")
+
+
+# -- recovery -----------------------------------------------------------------------------------
+
+
+def lost(*members: Member, isr: tuple[Disk, ...] = (Disk("n1", "gone"),)) -> View:
+    """All that were in sync are away."""
+    state = ClusterState(5, "n1", "run-n1", "http://n1", isr, "before")
+    return View(ClusterConfig("c1", REPLICAS, 2), state, 9, members)
+
+
+def test_a_recovery_lets_one_lead_above_every_epoch() -> None:
+    plan = plan_recovery(lost(full("n2", 4, 7, epoch=8), full("n3", 4, 6)), "n2", nonce="x")
+    state = ClusterState(9, None, None, None, (disk("n2"),), "x")
+    assert plan == Recovery(state, (Disk("n1", "gone"),), 7)
+
+
+def test_the_state_s_epoch_counts_too() -> None:
+    assert plan_recovery(lost(full("n2", 4, 7)), "n2", nonce="x").state.epoch == 6
+
+
+def test_a_repaired_or_emptied_disk_may_be_chosen() -> None:
+    assert plan_recovery(lost(full("n1", 5, 9)), "n1", nonce="x").state.isr == (disk("n1"),)
+    assert plan_recovery(lost(empty("n3")), "n3", nonce="x").last_index == 0
+
+
+@pytest.mark.parametrize(
+    ("view", "lead", "why"),
+    [
+        (lost(full("n2", 4, 7), isr=(disk("n1"), disk("n2"))), "n2", "n2 is in sync and running"),
+        (lost(full("n2", 4, 7), full("n3", 4, 8), isr=(disk("n3"),)), "n2", "n3 is in sync"),
+        (lost(full("n2", 4, 7)), "n3", "n3 is not registered"),
+        (lost(full("n9", 4, 7)), "n9", "n9 is not registered"),
+        (lost(full("n2", 4, 7), full("n3", 4, 8)), "n2", "the log of n3 ends at epoch 4, index 8"),
+        (lost(full("n2", 4, 7), full("n3", 5, 1)), "n2", "let n3 lead, or stop it first"),
+    ],
+)
+def test_a_recovery_that_loses_more_than_it_must_is_refused(
+    view: View, lead: str, why: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        plan_recovery(view, lead, nonce="x")
+
+
+def test_a_recovery_with_equal_logs_takes_the_one_that_was_named() -> None:
+    view = lost(full("n2", 4, 7), full("n3", 4, 7))
+    for lead in ("n2", "n3"):
+        assert plan_recovery(view, lead, nonce="x").state.isr == (disk(lead),)
+
+
+def test_a_recovery_needs_a_cluster() -> None:
+    with pytest.raises(NotInitialisedError):
+        plan_recovery(View(None, None, -1, (full("n2", 4, 7),)), "n2", nonce="x")
+
+
+def test_a_stranger_s_data_are_not_led_with() -> None:
+    stranger = replace(full("n2", 4, 7), cluster_id="other")
+    with pytest.raises(ForeignClusterError, match="other"):
+        plan_recovery(lost(stranger), "n2", nonce="x")

@@ -13,7 +13,7 @@ from replicad.core.messages import Point
 from replicad.errors import CorruptLogError, RecordsDamagedError
 from replicad.node.store import Store
 from replicad.storage.datadir import DataDirectory
-from tests.support.entries import LogBuilder, write_of
+from tests.support.entries import LogBuilder, opening_of, write_of
 from tests.support.logs import log_bytes
 
 Open = Callable[[], Store]
@@ -208,8 +208,7 @@ def test_a_cut_tail_is_kept_and_synced_again_as_something_else(
     assert kept.read_bytes() == whole[builder.index.end_of(3) :]
     store.mark_synced()
     line, digest = encode_epoch(
-        "n2",
-        "run",
+        opening_of("n2"),
         index=4,
         epoch=2,
         time=format_time(9000),

@@ -9,12 +9,12 @@ import pytest
 
 from replicad.errors import (
     ConfigurationError,
-    CorruptLogError,
     DataDirectoryBusyError,
     DiskFullError,
     ForeignClusterError,
+    ProtocolViolationError,
 )
-from replicad.storage.datadir import DataDirectory
+from replicad.storage.datadir import DataDirectory, Trouble
 from tests.unit.storage.conftest import FileSizeLimit
 
 
@@ -92,32 +92,161 @@ def test_a_cluster_is_adopted_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "trouble"),
     [
-        ("replica.json", b""),
-        ("replica.json", b"{}"),
-        ("replica.json", b'{"format":1}'),
-        ("epoch", b""),
-        ("epoch", b"x"),
-        ("epoch", None),
+        ("replica.json", b"", Trouble.IDENTITY),
+        ("replica.json", b"{}", Trouble.IDENTITY),
+        ("replica.json", b'{"format":1}', Trouble.IDENTITY),
+        ("replica.json", b"[1]", Trouble.IDENTITY),
+        ("epoch", b"", Trouble.IDENTITY),
+        ("epoch", b"x", Trouble.IDENTITY),
+        ("epoch", b"-1", Trouble.IDENTITY),
+        ("epoch", None, Trouble.IDENTITY),
     ],
 )
 def test_a_damaged_identity_is_never_guessed(
-    tmp_path: Path, name: str, content: bytes | None
+    tmp_path: Path, name: str, content: bytes | None, trouble: Trouble
 ) -> None:
-    DataDirectory.open(tmp_path, "n1").close()
+    first = DataDirectory.open(tmp_path, "n1")
+    first.close()
     (tmp_path / name).unlink()
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(CorruptLogError):
-        DataDirectory.open(tmp_path, "n1")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    directory = DataDirectory.open(tmp_path, "n1")
+    assert directory.suspicion is not None
+    assert directory.suspicion.trouble is trouble
+    assert directory.disk_id == ("" if name == "replica.json" else first.disk_id)
+    assert (directory.epoch, directory.is_replaced) == (0, False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    directory.close()
 
 
 def test_a_log_without_identity_gets_no_new_one(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
-    with pytest.raises(CorruptLogError, match=r"replica\.json is gone"):
-        DataDirectory.open(tmp_path, "n1")
+    directory = DataDirectory.open(tmp_path, "n1")
+    assert directory.suspicion is not None
+    assert (directory.suspicion.trouble, directory.disk_id) == (Trouble.IDENTITY, "")
     assert not (tmp_path / "replica.json").exists()
+    directory.close()
+
+
+# -- suspect disks ------------------------------------------------------------------------------
+
+
+def suspect(path: Path) -> DataDirectory:
+    directory = DataDirectory.open(path, "n1")
+    directory.adopt_cluster("abc")
+    directory.persist_epoch(7)
+    directory.suspect(Trouble.UNSYNCED, "EIO")
+    directory.mark_suspect()
+    return directory
+
+
+def test_a_suspicion_outlives_the_process(tmp_path: Path) -> None:
+    first = suspect(tmp_path)
+    first.close()
+    again = DataDirectory.open(tmp_path, "n1")
+    assert again.suspicion == first.suspicion
+    assert again.suspicion is not None
+    assert (again.suspicion.trouble, again.suspicion.reason) == (Trouble.UNSYNCED, "EIO")
+    assert again.suspicion.disk_id == again.disk_id == first.disk_id
+    assert not again.is_replaced
+    again.close()
+
+
+def test_the_first_suspicion_stands(tmp_path: Path) -> None:
+    directory = suspect(tmp_path)
+    quarantine = directory.quarantine
+    directory.suspect(Trouble.CORRUPT, "more")
+    assert directory.suspicion is not None
+    assert directory.suspicion.reason == "EIO"
+    assert directory.quarantine == quarantine
+    directory.close()
+
+
+def test_a_replaced_disk_is_suspect_until_it_is_repaired(tmp_path: Path) -> None:
+    directory = suspect(tmp_path)
+    before, quarantine = directory.disk_id, directory.quarantine
+    directory.replace_disk("abc", 9)
+    directory.close()
+    again = DataDirectory.open(tmp_path, "n1")
+    assert again.disk_id not in ("", before)
+    assert (again.is_replaced, again.epoch, again.cluster_id) == (True, 9, "abc")
+    assert again.quarantine == quarantine  # An interrupted repair goes on in the same place.
+    again.trust()
+    assert (again.suspicion, again.is_replaced) == (None, False)
+    again.close()
+    last = DataDirectory.open(tmp_path, "n1")
+    assert (last.suspicion, last.disk_id) == (None, again.disk_id)
+    last.close()
+
+
+def test_a_new_disk_promises_no_lower_epoch_than_the_old_one(tmp_path: Path) -> None:
+    directory = suspect(tmp_path)
+    directory.replace_disk("abc", 3)
+    directory.close()
+    assert (tmp_path / "epoch").read_bytes() == b"7\n"
+
+
+def test_a_lost_epoch_comes_from_the_coordinator(tmp_path: Path) -> None:
+    DataDirectory.open(tmp_path, "n1").close()
+    (tmp_path / "epoch").write_bytes(b"\0\0")
+    directory = DataDirectory.open(tmp_path, "n1")
+    directory.replace_disk("abc", 0)
+    directory.close()
+    assert (tmp_path / "epoch").read_bytes() == b"0\n"
+
+
+def test_a_lost_identity_is_made_anew_with_another_disk_id(tmp_path: Path) -> None:
+    first = DataDirectory.open(tmp_path, "n1")
+    first.close()
+    (tmp_path / "replica.json").write_bytes(b"")
+    directory = DataDirectory.open(tmp_path, "n1")
+    directory.replace_disk("abc", 2)
+    directory.close()
+    again = DataDirectory.open(tmp_path, "n1")
+    assert again.disk_id not in ("", first.disk_id)
+    assert (again.node, again.cluster_id, again.is_replaced) == ("n1", "abc", True)
+    again.close()
+
+
+def test_an_unreadable_mark_means_the_worst(tmp_path: Path) -> None:
+    suspect(tmp_path).close()
+    (tmp_path / "suspect").write_bytes(b"\0")
+    directory = DataDirectory.open(tmp_path, "n1")
+    assert directory.suspicion is not None
+    assert directory.suspicion.trouble is Trouble.UNSYNCED
+    assert not directory.is_replaced
+    directory.close()
+
+
+def test_a_suspect_disk_of_another_cluster_is_not_replaced(tmp_path: Path) -> None:
+    directory = suspect(tmp_path)
+    before = directory.disk_id
+    with pytest.raises(ForeignClusterError):
+        directory.replace_disk("def", 9)
+    assert (directory.disk_id, directory.epoch) == (before, 7)
+    directory.close()
+
+
+def test_a_trusted_disk_keeps_its_id(tmp_path: Path) -> None:
+    directory = DataDirectory.open(tmp_path, "n1")
+    with pytest.raises(ProtocolViolationError):
+        directory.replace_disk("abc", 1)
+    directory.close()
+
+
+def test_a_suspicion_that_finds_no_room_holds_in_this_process(
+    tmp_path: Path, file_size_limit: FileSizeLimit
+) -> None:
+    directory = DataDirectory.open(tmp_path, "n1")
+    directory.suspect(Trouble.UNSYNCED, "EIO")
+    with file_size_limit(1), pytest.raises(DiskFullError):
+        directory.mark_suspect()
+    assert directory.suspicion is not None
+    assert not (tmp_path / "suspect").exists()
+    directory.close()
 
 
 def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:

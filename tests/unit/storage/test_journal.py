@@ -85,7 +85,7 @@ def test_the_files_depend_on_the_entries_alone(
             part = lines[log.index.end_of(before) : log.index.end_of(last)]
             second.append(part, log.index, before + 1)
         redo_from = min(redo_from, len(paddings))
-        second.truncate(log.index, redo_from)
+        second.truncate(log.index, redo_from, epoch=7)
         second.append(lines[log.index.end_of(redo_from - 1) :], log.index, redo_from)
         assert files_of(Path(one)) == files_of(Path(other))
         assert b"".join(files_of(Path(one)).values()) == lines
@@ -185,9 +185,9 @@ def test_truncation_keeps_what_it_cuts(
     stored.journal.sync()
     stored.journal.mark_synced(log.index, 20)
     at = log.index.end_of(first_gone - 1)
-    kept = stored.journal.truncate(log.index, first_gone)
+    kept = stored.journal.truncate(log.index, first_gone, epoch=7)
     assert kept.parent == tmp_path / "lost+found"
-    assert kept.name.endswith(f"-{first_gone:020d}.jsonl")
+    assert kept.name.endswith(f"-{first_gone:020d}-epoch-7.jsonl")
     assert kept.read_bytes() == lines[at:]
     assert b"".join(files_of(tmp_path).values()) == lines[:at]
     assert all(files_of(tmp_path).values()), "an empty segment would change later rolls"
@@ -199,11 +199,11 @@ def test_truncation_keeps_what_it_cuts(
 
 def test_two_truncations_at_one_place_keep_both(stored: Recovered, log: LogBuilder) -> None:
     stored.journal.append(log.inserts(3), log.index, 1)
-    first = stored.journal.truncate(log.index, 2)
+    first = stored.journal.truncate(log.index, 2, epoch=7)
     log.index.truncate(2)
     other = log.insert(write_of("other"))
     stored.journal.append(other, log.index, 2)
-    second = stored.journal.truncate(log.index, 2)
+    second = stored.journal.truncate(log.index, 2, epoch=7)
     assert first != second
     assert second.read_bytes() == other
 
@@ -215,7 +215,7 @@ def test_no_room_to_keep_a_tail_means_no_truncation(
     stored.journal.append(lines, log.index, 1)
     stored.journal.mark_synced(log.index, 20)
     with file_size_limit(SEGMENT_BYTES), pytest.raises(DiskFullError):
-        stored.journal.truncate(log.index, 2)
+        stored.journal.truncate(log.index, 2, epoch=7)
     assert b"".join(files_of(tmp_path).values()) == lines
     assert stored.journal.mark.position == len(lines)
     assert list((tmp_path / "lost+found").iterdir()) == []
@@ -224,7 +224,7 @@ def test_no_room_to_keep_a_tail_means_no_truncation(
 def test_reads_after_a_truncation_see_the_new_bytes(stored: Recovered, log: LogBuilder) -> None:
     stored.journal.append(log.inserts(20), log.index, 1)
     stored.journal.read(0, log.index.end)
-    stored.journal.truncate(log.index, 3)
+    stored.journal.truncate(log.index, 3, epoch=7)
     log.index.truncate(3)
     other = log.inserts(20, padding=10)
     stored.journal.append(other, log.index, 3)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -13,12 +15,16 @@ from replicad.core.events import Found
 from replicad.core.messages import Point
 from replicad.errors import (
     DiskFullError,
+    MalformedEntryError,
     ProtocolViolationError,
     RecordsDamagedError,
 )
 from replicad.storage import records as module
-from replicad.storage.records import NOTHING_APPLIED, PAGE_BYTES, Records
+from replicad.storage.records import NOTHING_APPLIED, PAGE_BYTES, Records, Written, load_records
+from replicad.storage.snapshot import Record, decode_record, parse_line
+from tests.support.crashes import crashes
 from tests.support.entries import LogBuilder, write_of
+from tests.support.snapshots import Segments
 
 
 @pytest.fixture
@@ -89,6 +95,13 @@ def test_only_the_entries_that_follow_can_be_applied(records: Records, log: LogB
     assert records.applied == log.index.point(2)
 
 
+def test_an_entry_without_a_member_is_malformed(records: Records, log: LogBuilder) -> None:
+    line = log.inserts(1).replace(b'"request"', b'"requesT"')
+    with pytest.raises(MalformedEntryError, match="entry 1 lacks 'request'"):
+        apply(records, log, line)
+    assert records.applied.index == 0
+
+
 def test_an_unknown_operation_is_not_passed_over(records: Records, log: LogBuilder) -> None:
     line = log.insert(write_of("a")).replace(b'"operation":"insert"', b'"operation":"purge"')
     with pytest.raises(ProtocolViolationError, match="purge"):
@@ -143,6 +156,12 @@ def test_a_batch_of_lookups_is_two_statements(records: Records, log: LogBuilder)
     records._connection.set_trace_callback(statements.append)
     records.lookup([write_of(str(key)) for key in range(1000)])
     assert len(statements) == 2
+
+
+def test_a_request_leads_to_what_it_has_stored(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.open_epoch(1) + log.insert(write_of("a")) + log.insert(write_of("b")))
+    assert records.written_by("r-forms-b") == Written(3, "forms", "b")
+    assert records.written_by("b") is None
 
 
 def test_scan_goes_in_entry_order_page_by_page(records: Records, log: LogBuilder) -> None:
@@ -316,3 +335,112 @@ def test_a_page_of_large_records_is_bounded_by_bytes(records: Records, log: LogB
     page = records.scan("forms", after=0, upto=5, limit=500)
     assert [index for index, _ in page] == [1, 2]
     assert [i for i, _ in records.scan("forms", after=2, upto=5, limit=500)] == [3, 4]
+
+
+def snapshot_of(records: Records, upto: int = 2**62) -> list[bytes]:
+    return list(records.snapshot_lines(upto))
+
+
+def test_records_are_given_as_the_lines_of_a_snapshot(tmp_path: Path) -> None:
+    segments = Segments(tmp_path)
+    records = Records.open(tmp_path / "records.sqlite")
+    segments.add_records(["b", "a", "Z", "9.-", "0"])
+    segments.add(segments.log.insert(write_of("a", b'{"n":1.0}', collection="others")))
+    apply(records, segments.log, b"".join(segments.lines))
+    for index in (5, 6):
+        assert snapshot_of(records, index) == segments.expected(index).splitlines(keepends=True)[1:]
+    assert snapshot_of(records, 0) == []
+    records.close()
+
+
+def test_the_lines_of_a_snapshot_come_page_by_page(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.inserts(9, padding=PAGE_BYTES // 2))
+    lines = records.snapshot_lines(9)
+    assert parse_line(next(lines))[0] == 1
+    apply(records, log, log.insert(write_of("0")) + log.insert(write_of("99")))
+    assert [parse_line(line)[0] for line in lines] == list(range(2, 10))
+    assert len(snapshot_of(records)) == 11
+
+
+def test_the_lines_of_a_snapshot_are_not_sorted_by_sqlite(records: Records) -> None:
+    statements: list[str] = []
+    records._connection.set_trace_callback(statements.append)
+    snapshot_of(records)
+    plan = records._connection.execute("EXPLAIN QUERY PLAN " + statements[0]).fetchall()
+    assert [row[3].split("(")[0] for row in plan] == ["SEARCH records USING INDEX records_by_key "]
+
+
+def test_loading_a_snapshot_is_as_good_as_applying(tmp_path: Path, log: LogBuilder) -> None:
+    lines = log.open_epoch(1) + log.inserts(20)
+    lines += log.insert(write_of("x", form("ÁRBOL"))) + log.insert(write_of("y", form(1)))
+    applied = Records.open(tmp_path / "applied")
+    apply(applied, log, lines)
+    snapshot = snapshot_of(applied)
+    load_records(tmp_path / "loaded", map(decode_record, snapshot), log.index.last_point)
+
+    records = Records.open(tmp_path / "replaced")
+    apply(records, LogBuilder("other"), LogBuilder("other").inserts(3))
+    records.replace_with(tmp_path / "loaded")
+    assert not (tmp_path / "loaded").exists()
+    assert records.applied == log.index.last_point
+    tables = ("records", "requests", "applied")
+    for table in tables:
+        wanted = applied._connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+        found = records._connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
+        assert found == wanted
+    apply(records, log, log.inserts(1))
+    records.close()
+    again = Records.open(tmp_path / "replaced")
+    assert again.applied == log.index.last_point
+    assert stat.S_IMODE((tmp_path / "replaced").stat().st_mode) == 0o600
+    again.close()
+    applied.close()
+
+
+def test_a_snapshot_that_repeats_itself_is_not_loaded(tmp_path: Path, log: LogBuilder) -> None:
+    one = Record(1, "forms", "a", "r1", "f", b"{}")
+    for other in (replace(one, index=2, key="b"), replace(one, index=2, request="r2")):
+        path = tmp_path / other.key
+        with pytest.raises(ProtocolViolationError):
+            load_records(path, iter((one, other)), log.index.last_point)
+
+
+def test_no_room_to_load(tiny_disk: Path, log: LogBuilder) -> None:
+    big = (
+        Record(index, "forms", f"{index}", f"r{index}", "f", b'{"x":"%b"}' % (b"x" * 9999))
+        for index in range(1, 100)
+    )
+    with pytest.raises(DiskFullError):
+        load_records(tiny_disk / "loaded", big, log.index.last_point)
+
+
+def test_a_crash_while_the_file_is_replaced(
+    tmp_path: Path, log: LogBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record store is the old one, empty, or the new one, and never a mixture."""
+    path, loaded, kept = tmp_path / "records.sqlite", tmp_path / "loaded", tmp_path / "kept"
+    old, new = log.inserts(3), log.inserts(4)
+    middle = log.index.point(3)
+    everything = Records.open(tmp_path / "everything")
+    apply(everything, log, old + new)
+    load_records(kept, map(decode_record, snapshot_of(everything)), log.index.last_point)
+    everything.close()
+    seen: set[int] = set()
+    records = Records.open(path)
+
+    def prepare() -> None:
+        nonlocal records
+        records.close()
+        again = Records.open(path)
+        assert again.applied.index == count(again)
+        seen.add(again.applied.index)
+        again.reset()
+        again.apply(split_lines(old), middle.digest)
+        records = again
+        shutil.copy(kept, loaded)
+
+    steps = list(crashes(monkeypatch, lambda: records.replace_with(loaded), before=prepare))
+    assert len(steps) >= 3
+    assert seen <= {0, 3, 7}
+    assert records.applied.index == count(records) == 7
+    records.close()

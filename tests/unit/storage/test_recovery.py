@@ -426,3 +426,30 @@ def test_evidence_across_a_block_boundary_is_found(tmp_path: Path, log: LogBuild
         damaged = flip(3)(other.inserts(1, padding=4 * 1024 * 1024 - 330 + shift))
         store(tmp_path, damaged + other.inserts(1, commit=1))
         assert "entries up to 1 are committed" in refused(tmp_path, other)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_what_may_not_have_been_synced_is_written_again(
+    tmp_path: Path, log: LogBuilder, monkeypatch: pytest.MonkeyPatch, clean: bool
+) -> None:
+    """After a failed sync the kernel would not write it again by itself."""
+    written: list[tuple[bytes, int]] = []
+    real = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".jsonl"):
+            written.append((bytes(data), os.lseek(descriptor, 0, os.SEEK_CUR)))
+        return real(descriptor, data)
+
+    stored = recover(tmp_path, log.genesis, 0)
+    lines = log.inserts(5)
+    stored.journal.append(lines, log.index, 1)
+    stored.journal.sync()
+    stored.journal.mark_synced(log.index, 5 if clean else 2)
+    stored.journal.close()
+    monkeypatch.setattr(os, "write", write)
+    again = recover(tmp_path, log.genesis, 0)
+    again.journal.abandon()
+    start = log.index.end_of(2)
+    assert written == ([] if clean else [(lines[start:], start)])
+    assert b"".join(files_of(tmp_path).values()) == lines
