@@ -13,7 +13,13 @@ import click
 from replicad.cli.cluster import cluster
 from replicad.cli.daemons import gateway, node
 from replicad.cli.demo import demo
+from replicad.cli.disk import disk
+from replicad.cli.history import history
+from replicad.cli.lostfound import lostfound
+from replicad.cli.recovery import recover, status
 from replicad.cli.stack import stack
+from replicad.cli.transfer import transfer
+from replicad.cli.verify import repair, verify
 from replicad.errors import ReplicadError
 from replicad.logs import configure_logging
 
@@ -24,8 +30,22 @@ def replicad() -> None:
     """Keep JSON records on every in-sync replica, and prove it."""
 
 
-for _command in (cluster, demo, gateway, node, stack):
+for _command in (
+    cluster,
+    demo,
+    disk,
+    gateway,
+    history,
+    lostfound,
+    node,
+    repair,
+    stack,
+    transfer,
+    verify,
+):
     replicad.add_command(_command)
+for _command in (recover, status):
+    cluster.add_command(_command)
 
 
 def main() -> None:

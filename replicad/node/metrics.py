@@ -34,6 +34,22 @@ class DriverMetrics:
         )
 
 
+class ScrubMetrics:
+    """What the scrub has done since the process began."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """All zero, shown in `registry`."""
+        self.passes = Counter(
+            "replicad_scrub_passes", "Times everything was read again.", registry=registry
+        )
+        self.entries = Counter(
+            "replicad_scrub_entries", "Entries read back and verified.", registry=registry
+        )
+        self.restored = Counter(
+            "replicad_scrub_restored_rows", "Rows that differed from the log.", registry=registry
+        )
+
+
 class StatusCollector(Collector):
     """Gauges that are read from the core when somebody asks."""
 
@@ -52,9 +68,11 @@ class StatusCollector(Collector):
             ("commit_index", "Last index known to be committed.", status.commit_index),
             ("applied_index", "Last index in the record store.", status.applied_index),
             ("isr_size", "In-sync replicas, as far as is known here.", len(status.isr)),
+            ("staleness_seconds", "Since it was known to be level.", status.stale_s),
             ("writable", "1 if a write would be accepted now.", int(status.refusal is None)),
         ):
-            yield GaugeMetricFamily(f"replicad_{name}", text, value=value)
+            if value is not None:
+                yield GaugeMetricFamily(f"replicad_{name}", text, value=value)
         matched = GaugeMetricFamily(
             "replicad_follower_matched_index",
             "Follower's log equals ours to here.",

@@ -23,6 +23,7 @@ STATUS = Status(
     isr=("n1", "n2"),
     refusal=None,
     followers={"n2": FollowerStatus(matched=7, last_contact_s=0.25)},
+    stale_s=0.25,
 )
 
 

@@ -1,0 +1,1 @@
+"""Measurements, run by `make bench-failover`. No tests: nothing here passes or fails by a time."""

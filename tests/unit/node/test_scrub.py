@@ -1,0 +1,81 @@
+"""What was stored is read again, and what is wrong is found."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from replicad.errors import CorruptLogError
+from tests.support.entries import write_of
+from tests.support.nodes import Driven, driven
+
+
+async def filled(each: Driven, count: int = 20) -> None:
+    await each.store_all(*(write_of(f"k{number}") for number in range(count)))
+
+
+def events(path: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (path / "sync.log").read_text().splitlines()]
+
+
+def meddle(each: Driven, statement: str) -> None:
+    """Change rows behind the record store's back, in its own connection: the file is locked."""
+    connection: sqlite3.Connection = each.store.records._connection
+    connection.execute(statement)
+
+
+async def test_all_is_well(tmp_path: Path) -> None:
+    async with driven(tmp_path) as each:
+        await filled(each)
+        result = await each.driver.scrub.check_all()
+        assert (result.entries, result.restored, result.error) == (21, 0, "")
+        assert each.driver.scrub.last == result
+        assert "scrub finished" in events(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "wrong"),
+    [
+        ("UPDATE records SET value = CAST('{\"x\":9}' AS BLOB) WHERE key = 'k3'", 1),
+        ("DELETE FROM records WHERE key IN ('k3', 'k4')", 2),
+        ("DELETE FROM requests WHERE request = 'r-forms-k3'", 1),
+        ("UPDATE requests SET entry_index = 1 WHERE request = 'r-forms-k3'", 1),
+        ("UPDATE records SET key = 'other' WHERE key = 'k3'", 1),
+        ("UPDATE records SET genero = 'x' WHERE key = 'k3'", 1),
+    ],
+)
+async def test_rows_that_differ_from_the_log_are_put_back(
+    tmp_path: Path, statement: str, wrong: int
+) -> None:
+    async with driven(tmp_path) as each:
+        await filled(each)
+        meddle(each, statement)
+        result = await each.driver.scrub.check_all()
+        assert result.restored == wrong
+        assert "rows differ from the log, put back" in events(tmp_path)
+        assert (await each.driver.scrub.check_all()).restored == 0
+        assert each.store.records.get("forms", ["k3", "k4", "other"]) == [b"{}", b"{}", None]
+
+
+async def test_a_damaged_entry_is_found(tmp_path: Path) -> None:
+    async with driven(tmp_path) as each:
+        await filled(each)
+        (segment,) = (tmp_path / "log").glob("*.jsonl")
+        data = bytearray(segment.read_bytes())
+        data[len(data) // 2] ^= 1
+        segment.write_bytes(data)
+        with pytest.raises(CorruptLogError, match=segment.name):
+            await each.driver.scrub.check_all()
+        assert each.driver.scrub.last is not None
+        assert segment.name in each.driver.scrub.last.error
+
+
+async def test_writes_go_on_meanwhile(tmp_path: Path) -> None:
+    async with driven(tmp_path) as each:
+        await filled(each)
+        scrub = each.driver.scrub.check_all()
+        await each.store_all(write_of("later"))
+        assert (await scrub).entries == 22
