@@ -98,7 +98,9 @@ def decode(properties: Basic.Properties, body: bytes) -> Message:
 
 
 def _properties(
-    message_type: str, content_type: str, headers: dict[str, int | str] | None = None
+    message_type: str,
+    content_type: str,
+    headers: dict[str, int | str | dict[str, int]] | None = None,
 ) -> Basic.Properties:
     return Basic.Properties(
         message_type=message_type,
@@ -113,7 +115,7 @@ def _body(message: Ack | Fetch, more: Mapping[str, object]) -> bytes:
     return orjson.dumps({**fields, **more})
 
 
-def _append_headers(append: Append) -> dict[str, int | str]:
+def _append_headers(append: Append) -> dict[str, int | str | dict[str, int]]:
     return {
         "epoch": append.epoch,
         "leader": append.leader,
@@ -125,6 +127,7 @@ def _append_headers(append: Append) -> dict[str, int | str]:
         "commit-digest": append.commit.digest.hex(),
         "last": append.last,
         "round": append.round,
+        "acked": append.acked,
     }
 
 
@@ -147,7 +150,12 @@ def _decode_append(headers: _Fields, body: bytes) -> Append:
         commit=Point(_integer(headers, "commit-index"), _digest(headers, "commit-digest")),
         last=_integer(headers, "last"),
         round=_integer(headers, "round"),
+        acked=_decode_acked(_object(headers.get("acked"))),
     )
+
+
+def _decode_acked(fields: _Fields) -> dict[str, int]:
+    return {name: _integer(fields, name) for name in fields}
 
 
 def _decode_ack(fields: _Fields) -> Ack:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Final
 
 from replicad.core.context import Context
 from replicad.core.effects import (
@@ -18,6 +20,9 @@ from replicad.core.effects import (
 from replicad.core.entry import decode_head, split_lines, verify_line
 from replicad.core.messages import Ack, Append, Fetch, Leave, Offer, Point
 from replicad.errors import MalformedEntryError
+
+
+_ACKS_MAX: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Follower:
         self.heard_at = context.now
         self.level_at: float | None = None
         self._level_if: tuple[int, float] | None = None
+        self._acked: deque[tuple[int, float]] = deque(maxlen=_ACKS_MAX)
         # What is known to equal the log of the leader of this epoch, synced or not.
         self._verified = Point(0, b"")
         self._commit = Point(0, b"")
@@ -65,13 +71,27 @@ class Follower:
         except MalformedEntryError as error:
             context.report_peer("bad entry from leader", append.leader, error=str(error))
             return
-        if append.round >= self._round and append.previous.index + append.count == append.last:
-            self._level_if = append.commit.index, context.now
+        self._note_commit(append)
         self._round = max(self._round, append.round)
         self._commit = append.commit
         self._take_over(append, lines)
         if context.log.last < append.last and context.disk_writable:
             self._fetch()
+
+    def _note_commit(self, append: Append) -> None:
+        """Find out as of when the commit index of a message was the newest.
+
+        The message may have been under way for long. But it was sent after the acks that it names
+        had come, and so after this replica had sent its own.
+        """
+        is_whole = append.previous.index + append.count == append.last
+        acked = append.acked.get(self._context.me.node, 0)
+        if append.round < self._round or not is_whole:
+            return
+        while len(self._acked) > 1 and self._acked[1][0] <= acked:
+            self._acked.popleft()
+        if self._acked and self._acked[0][0] <= acked:
+            self._level_if = append.commit.index, self._acked[0][1]
 
     def on_synced(self) -> None:
         """Commit, apply and ack what is on the disk now."""
@@ -222,6 +242,8 @@ class Follower:
         me = context.me.disk
         point = context.log.point(matched)
         self._report_match(leader, point)
+        if not self._acked or self._acked[-1][0] < self._round:
+            self._acked.append((self._round, context.now))
         context.emit(Send(leader, Ack(context.epoch, me.node, me.disk_id, point, self._round)))
 
     def _report_match(self, leader: str, point: Point) -> None:

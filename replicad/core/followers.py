@@ -130,6 +130,13 @@ class Followers:
         """Up to where any disk of the node is known to match; 0 if nothing is known."""
         return max((p.matched for disk, p in self.progress.items() if disk.node == node), default=0)
 
+    def acked(self) -> dict[str, int]:
+        """The newest round that each follower has acked, by name."""
+        rounds: dict[str, int] = {}
+        for disk, progress in self.progress.items():
+            rounds[disk.node] = max(progress.round, rounds.get(disk.node, 0))
+        return rounds
+
     def matched(self, disk: Disk) -> int:
         """Up to where the disk is known to match; 0 if nothing is known."""
         progress = self.progress.get(disk)

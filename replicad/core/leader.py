@@ -405,6 +405,7 @@ class Leader:
             commit=context.log.point(min(context.commit, previous.index + count)),
             last=self._published,
             round=self._rounds.current,
+            acked=self.followers.acked(),
         )
 
     def _settle(self) -> None:

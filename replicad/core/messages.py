@@ -37,6 +37,8 @@ class Append:
         commit: The leader's commit point, never beyond the last entry of this message.
         last: Where the leader's published log ends; entries beyond this message can be fetched.
         round: Counts the leader's messages; an Ack confirms the epoch as of that round.
+        acked: The newest round that each follower, by name, had acked when this was sent: what a
+            follower needs to tell how old this message is, by its own clock alone.
     """
 
     epoch: int
@@ -48,6 +50,7 @@ class Append:
     commit: Point
     last: int
     round: int
+    acked: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

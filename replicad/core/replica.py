@@ -74,9 +74,9 @@ class Status:
         role: "leader", "follower" or "halted".
         refusal: Why a write would be refused now; None if it would be accepted.
         followers: By node; empty unless this replica leads.
-        stale_s: Seconds since this replica was known to be level with the leader's commits, as of
-            when the leader's message came; for a leader, since all in-sync replicas confirmed that
-            it leads. None if it never was.
+        stale_s: Nothing that was committed longer ago than so many seconds is missing in the
+            applied state. For a leader, since when all in-sync replicas confirmed that it leads.
+            None if that is not known.
     """
 
     role: str

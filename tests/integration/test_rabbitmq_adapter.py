@@ -143,7 +143,7 @@ async def test_malformed_message_is_dropped(server: RabbitMQServer, new_node: Ne
 @pytest.mark.parametrize("number", [1, 2**31 - 1, 2**31, 2**32, 2**63 - 1])
 async def test_large_numbers_survive(new_node: NewNode, number: int) -> None:
     n1 = await new_node("n1")
-    message = Append(number, "n1", "abc", APPEND.previous, 0, b"", APPEND.commit, number, number)
+    message = Append(number, "n1", "abc", APPEND.previous, 0, b"", APPEND.commit, number, number, {})
     n1.broker.send("n1", message)
     await eventually(lambda: n1.messages == [message])
 
@@ -151,7 +151,7 @@ async def test_large_numbers_survive(new_node: NewNode, number: int) -> None:
 async def test_line_of_the_greatest_size_survives(new_node: NewNode) -> None:
     n1 = await new_node("n1")
     line = b"x" * (16 * 1024 * 1024 - 1) + b"\n"
-    message = Append(3, "n1", "abc", APPEND.previous, 1, line, APPEND.commit, 8, 1)
+    message = Append(3, "n1", "abc", APPEND.previous, 1, line, APPEND.commit, 8, 1, {})
     n1.broker.send("n1", message)
     await eventually(lambda: n1.messages == [message])
 

@@ -145,6 +145,7 @@ def append_of(
     commit: Point | None = None,
     last: int | None = None,
     round_: int = 1,
+    acked: dict[str, int] | None = None,
 ) -> Append:
     """What a leader sends; it commits nothing and has nothing more unless told otherwise."""
     count = lines.count(b"\n")
@@ -158,6 +159,7 @@ def append_of(
         commit=commit or Point(0, b""),
         last=previous.index + count if last is None else last,
         round=round_,
+        acked={} if acked is None else acked,
     )
 
 

@@ -23,6 +23,7 @@ APPEND = Append(
     commit=POINT,
     last=8,
     round=5,
+    acked={"n2": 4},
 )
 ACK = Ack(epoch=3, node="n2", disk_id="d2", matched=POINT, round=5)
 

@@ -10,13 +10,26 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from replicad.broker.codec import decode, encode
-from replicad.core.messages import Ack, Append, Echo, Fetch, Message, Point, Reject
+from replicad.core.cluster import NODE_NAME
+from replicad.core.messages import (
+    Ack,
+    Append,
+    Echo,
+    Fetch,
+    HandOver,
+    Leave,
+    Message,
+    Offer,
+    Point,
+    Reject,
+)
 from replicad.errors import MalformedMessageError
 from tests.unit.broker.contract import APPEND, LINES
 
 # As far as AMQP's signed 64-bit integers reach.
 counts = st.integers(0, 2**63 - 1)
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)
+node_names = st.from_regex(NODE_NAME, fullmatch=True)
 points = st.builds(Point, counts, st.binary(min_size=32, max_size=32))
 lines = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"") + b"\n"))
 appends = st.builds(
@@ -29,6 +42,7 @@ appends = st.builds(
     commit=points,
     last=counts,
     round=counts,
+    acked=st.dictionaries(node_names, counts),
 )
 times = st.floats(allow_nan=False, allow_infinity=False)
 messages = st.one_of(
@@ -37,12 +51,17 @@ messages = st.one_of(
     st.builds(Fetch, counts, names, names, st.lists(points).map(tuple)),
     st.builds(Reject, counts, names),
     st.builds(Echo, counts, names, times),
+    st.builds(HandOver, counts, names, points, st.booleans()),
+    st.builds(Leave, counts, names, names),
+    st.builds(Offer, counts, names, points),
 )
 json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | times | names,
     lambda inner: st.lists(inner) | st.dictionaries(names, inner),
 )
-types = st.sampled_from(["append", "ack", "fetch", "reject", "echo", "", "other"])
+types = st.sampled_from(
+    ["append", "ack", "fetch", "reject", "echo", "hand-over", "leave", "offer", "", "other"]
+)
 
 
 def on_the_wire(properties: Basic.Properties) -> Basic.Properties:
@@ -133,6 +152,7 @@ def test_append_can_be_read_by_a_person() -> None:
         "commit-digest": "07" * 32,
         "last": 8,
         "round": 5,
+        "acked": {"n2": 4},
     }
 
 
