@@ -10,9 +10,16 @@ CODE   := replicad api_gateway tests
 DIR  ?= .replicad
 ONCE ?=
 
+# Of `make bench-failover`: some 85 s each, and five minutes for the rest.
+ROUNDS ?= 10
+
+# Of `make sim`: how many plays, or which one to tell in full.
+SEEDS ?= 10000
+SEED  ?=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv servers run test test-compose lint format lock clean
+.PHONY: help venv servers tools run test test-compose bench-failover sim lint format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,14 +46,29 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 servers: $(STAMP)  # RabbitMQ and ZooKeeper from Debian's packages, when missing
 	@$(BIN)/replicad stack prepare
 
+tools:  # Spin and a C compiler, for the protocol's model; from Debian's packages, when missing
+	@if command -v spin && command -v gcc && [ -e /usr/include/stdio.h ]; then :; \
+	  elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	      apt-get install -y -qq --no-install-recommends spin gcc libc6-dev; \
+	  else \
+	    echo "install Spin and gcc (Debian: apt-get install spin gcc libc6-dev)" >&2; exit 1; \
+	  fi >/dev/null
+
 run: $(STAMP)  ## start a whole cluster and load the example forms (DIR=..., ONCE=1)
 	@$(BIN)/replicad demo --dir $(DIR) $(if $(ONCE),--once)
 
-test: lint servers  ## lint, types and every test, on real RabbitMQ and ZooKeeper
+test: lint servers tools  ## lint, types and every test, on real RabbitMQ and ZooKeeper
 	$(BIN)/python -m pytest
 
 test-compose: $(STAMP)  ## the integration tests against `docker compose up`
 	@tests/compose/run.sh $(BIN)/python
+
+sim: $(STAMP)  ## play a simulated cluster (SEEDS=10000), or tell the story of SEED=n
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+bench-failover: $(STAMP) servers  ## measure failovers beside etcd and recoveries (ROUNDS=10)
+	$(BIN)/python -m tests.benchmarks.failover --rounds $(ROUNDS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

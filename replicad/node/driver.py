@@ -223,9 +223,17 @@ class Driver:
         self._note_left()
 
     def rebuild_records(self) -> None:
-        """The record store was found damaged while it was read."""
+        """The record store was found damaged while it was read.
+
+        Raises:
+            RecordsDamagedError: It is too large for that; this run has ended.
+        """
         self._log.error("record store damaged, rebuilding it from the log")
-        self.store.rebuild(self.store.records.applied.index)
+        try:
+            self.store.rebuild(self.store.records.applied.index)
+        except RecordsDamagedError as error:
+            self.fail(error)
+            raise
 
     # -- the loop -----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from replicad.errors import CorruptLogError
+from replicad.errors import CorruptLogError, RecordsDamagedError
 from replicad.node.driver import Driver
 from replicad.node.gates import Json, Served, bad_request, refusal
 from replicad.storage.snapshot import cut_ranges, parse_line
@@ -82,7 +82,7 @@ class HttpChecks:
         driver = self._driver()
         try:
             result = await driver.scrub.check_all()
-        except CorruptLogError as error:
+        except (CorruptLogError, RecordsDamagedError) as error:
             # Whoever asked is told first; then this run ends, and the next one repairs the disk.
             asyncio.get_running_loop().call_later(_FAREWELL_S, driver.fail, error)
             return _json({"entries": 0, "restored": 0, "error": str(error)})

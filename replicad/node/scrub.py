@@ -20,7 +20,12 @@ from typing import Final
 
 from replicad.core.effects import Level
 from replicad.core.entry import split_lines
-from replicad.errors import CorruptLogError, RecordsDamagedError
+from replicad.errors import (
+    CorruptLogError,
+    RecordsDamagedError,
+    SnapshotDamagedError,
+    WorkerFailedError,
+)
 from replicad.node.metrics import ScrubMetrics
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog
@@ -87,13 +92,17 @@ class Scrub:
 
         Raises:
             CorruptLogError: An entry is damaged; `last` says so.
-            DiskFailedError, WorkerFailedError: The disk cannot be read.
+            RecordsDamagedError: The records are too damaged to be put back while this runs.
+            DiskFailedError: The disk cannot be read.
         """
         store = self._store
         entries = restored = 0
         upto, at = store.records.applied.index, store.log.first
         try:
-            await self._check_snapshots()
+            try:
+                await self._check_snapshots()
+            except (SnapshotDamagedError, WorkerFailedError) as error:
+                self._sync_log.write(Level.ERROR, "snapshot not checked", {"error": str(error)})
             while at <= min(upto, store.records.applied.index):
                 at = max(at, store.log.first)  # A snapshot may have taken the log's place.
                 following = min(store.check(at, _SLICE_BYTES), upto + 1)
@@ -102,7 +111,7 @@ class Scrub:
                 self._metrics.entries.inc(following - at)
                 at = following
                 await asyncio.sleep(pause_s)
-        except CorruptLogError as error:
+        except (CorruptLogError, RecordsDamagedError) as error:
             self._finish(entries, restored, str(error))
             raise
         return self._finish(entries, restored, "")

@@ -24,6 +24,8 @@ from replicad.storage.recovery import recover
 from replicad.storage.snapshot_files import SnapshotFiles
 
 _APPLY_BYTES = 1024 * 1024
+# Entries: one or two seconds, during which a running replica does nothing else.
+_REBUILT_AT_ONCE = 50_000
 
 
 class Store:
@@ -87,7 +89,7 @@ class Store:
                     f"{applied.index}: one of them was replaced. If it is the record store, "
                     "delete it"
                 )
-            self.apply(self.commit)
+            self._catch_up_records()
             # A snapshot may know of more commits than the log does.
             self.commit = self.records.applied.index
             on_failure.pop_all()
@@ -222,7 +224,11 @@ class Store:
         return read_entries(self._journal, self.log, first, first + count - 1)
 
     def apply(self, index: int) -> None:
-        """Bring the record store up to the committed `index`; rebuild it if it is damaged."""
+        """Bring the record store up to the committed `index`; rebuild it if it is damaged.
+
+        Raises:
+            RecordsDamagedError: As `rebuild`.
+        """
         try:
             self._apply(index)
         except RecordsDamagedError:
@@ -233,9 +239,21 @@ class Store:
 
         Raises:
             CorruptLogError: The log does not begin with entry 1, and no snapshot fits it.
+            RecordsDamagedError: It would hold up the process for too long. The record store is
+                empty now; the next opening makes it anew.
         """
         self.records.reset()
+        if index > _REBUILT_AT_ONCE:
+            raise RecordsDamagedError("the record store was damaged, and is made anew on a restart")
         self._apply(index)
+
+    def _catch_up_records(self) -> None:
+        """On opening, however long it takes: nobody waits for this replica yet."""
+        try:
+            self._apply(self.commit)
+        except RecordsDamagedError:
+            self.records.reset()
+            self._apply(self.commit)
 
     def _apply(self, index: int) -> None:
         if self.records.applied.index < self.log.base.index:

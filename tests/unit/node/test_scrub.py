@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from replicad.errors import CorruptLogError
+from replicad.errors import CorruptLogError, RecordsDamagedError
+from replicad.node import store
 from tests.support.entries import write_of
 from tests.support.nodes import Driven, driven
 
@@ -79,3 +80,18 @@ async def test_writes_go_on_meanwhile(tmp_path: Path) -> None:
         scrub = each.driver.scrub.check_all()
         await each.store_all(write_of("later"))
         assert (await scrub).entries == 22
+
+
+async def test_records_too_many_to_be_made_anew_at_once_end_this_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold up the process for longer than the others wait; the next start does it."""
+    monkeypatch.setattr(store, "_REBUILT_AT_ONCE", 10)
+    async with driven(tmp_path) as each:
+        await filled(each)
+        with pytest.raises(RecordsDamagedError):
+            each.driver.rebuild_records()
+        assert [type(error) for error in each.failures] == [RecordsDamagedError]
+    async with driven(tmp_path) as again:
+        await again.leads()
+        assert again.store.records.get("forms", ["k3"]) == [b"{}"]

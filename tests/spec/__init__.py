@@ -1,0 +1,1 @@
+"""The protocol's model in docs/spec/, searched by Spin."""
