@@ -51,7 +51,7 @@ def _cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def cluster() -> None:
-    """Begin a cluster, or continue one that ZooKeeper has forgotten."""
+    """Begin a cluster, look at it, or continue one that lost its state or its disks."""
 
 
 @cluster.command()

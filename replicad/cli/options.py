@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -74,3 +75,14 @@ directory_option = click.option(
     show_default=True,
     help="Holds everything of the stack: data, logs, stack.json.",
 )
+
+
+def url_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option --url: a gateway."""
+    return click.option(
+        "--url",
+        envvar="REPLICAD_URL",
+        required=required,
+        metavar="URL",
+        help="A gateway, such as http://127.0.0.1:8080.",
+    )

@@ -23,6 +23,7 @@ class MemoryStore:
         config, state, version: As in View.
         members: The registrations with the coordinators (sessions) that own them.
         sessions: The started coordinators, which are told of every change.
+        recoveries: What `recover` noted; not kept beyond the process.
         path: Where config, state and version outlive the process, as they would in ZooKeeper;
             None keeps them in memory only.
     """
@@ -32,6 +33,7 @@ class MemoryStore:
     version: int = -1
     members: dict[Member, MemoryCoordinator] = field(default_factory=dict)
     sessions: list[MemoryCoordinator] = field(default_factory=list)
+    recoveries: list[bytes] = field(default_factory=list)
     path: Path | None = None
 
     def __post_init__(self) -> None:
@@ -126,6 +128,18 @@ class MemoryCoordinator:
             return False
         self._store.keep(config, state, 0)
         return True
+
+    async def recover(self, state: ClusterState, expected_version: int, note: bytes) -> bool:
+        """See `Coordinator.recover`."""
+        if await self.propose(state, expected_version) is None:
+            return False
+        self._store.recoveries.append(note)
+        return True
+
+    async def recoveries(self) -> list[bytes]:
+        """See `Coordinator.recoveries`."""
+        self._require_session()
+        return list(self._store.recoveries)
 
     async def stop(self) -> None:
         """See `Coordinator.stop`."""

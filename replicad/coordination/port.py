@@ -53,5 +53,24 @@ class Coordinator(Protocol):
     async def create_cluster(self, config: ClusterConfig, state: ClusterState) -> bool:
         """Create config and state together. Returns False when they are already there."""
 
+    async def recover(self, state: ClusterState, expected_version: int, note: bytes) -> bool:
+        """Replace the state as `propose` does, and keep a note of that for ever, in one step.
+
+        Only an operator's command does so: the new state names who was not in sync.
+
+        Returns:
+            False when the versions differ: nothing happened.
+
+        Raises:
+            CoordinationError: The outcome is unknown; `recoveries` tells.
+        """
+
+    async def recoveries(self) -> list[bytes]:
+        """The notes of all recoveries, oldest first.
+
+        Raises:
+            CoordinationError: No answer within the deadline.
+        """
+
     async def stop(self) -> None:
         """End the session: the member disappears at once."""

@@ -3,6 +3,7 @@
     /replicad/<cluster>/config                          replicas, min_in_sync, cluster id
     /replicad/<cluster>/state                           epoch, leader, ISR
     /replicad/<cluster>/members/<node>-<incarnation>    ephemeral: a living process
+    /replicad/<cluster>/recoveries/<epoch>              notes of an operator's recoveries
 
 Nothing is cached and nothing is decided here: after every change, and whenever a connection is
 back, everything is read again, behind a `sync`, so that a server that lags cannot answer.
@@ -60,6 +61,7 @@ class ZooKeeperCoordinator:
         self._config = f"{self._root}/config"
         self._state = f"{self._root}/state"
         self._members = f"{self._root}/members"
+        self._recoveries = f"{self._root}/recoveries"
         self._session_timeout_s = session_timeout_s
         self._stale = asyncio.Event()
         self._session = ZooKeeperSession(hosts, session_timeout_s, self._stale.set)
@@ -164,18 +166,44 @@ class ZooKeeperCoordinator:
 
     async def propose(self, state: ClusterState, expected_version: int) -> int | None:
         """See `Coordinator.propose`."""
+        transaction = self._change(state, expected_version)
+        results = None if transaction is None else await self._commit(transaction)
+        if results is None:
+            return None
+        version = int(results[1].version)
+        self._version_seen = max(self._version_seen, version)
+        return version
+
+    async def recover(self, state: ClusterState, expected_version: int, note: bytes) -> bool:
+        """See `Coordinator.recover`."""
+        await self._session.answers(self._session.client.ensure_path_async(self._recoveries))
+        transaction = self._change(state, expected_version)
+        if transaction is None:
+            return False
+        transaction.create(f"{self._recoveries}/{state.epoch:019d}", note)
+        return await self._commit(transaction) is not None
+
+    async def recoveries(self) -> list[bytes]:
+        """See `Coordinator.recoveries`."""
+        zookeeper = self._session.client
+        _, names = await self._session.answers(
+            zookeeper.sync_async(self._root), zookeeper.get_children_async(self._recoveries)
+        )
+        if isinstance(names, NoNodeError):
+            return []
+        paths = [f"{self._recoveries}/{name}" for name in sorted(names)]
+        answers = await self._session.answers(*(zookeeper.get_async(path) for path in paths))
+        return [answer[0] for answer in answers if not isinstance(answer, NoNodeError)]
+
+    def _change(self, state: ClusterState, expected_version: int) -> TransactionRequest | None:
+        """A transaction that replaces this version of the state; None if that cannot be."""
         # To ZooKeeper a negative version means any version.
         if self._config_version is None or expected_version < 0:
             return None
         transaction = self._session.client.transaction()
         transaction.check(self._config, self._config_version)
         transaction.set_data(self._state, state.to_json(), expected_version)
-        results = await self._commit(transaction)
-        if results is None:
-            return None
-        version = int(results[1].version)
-        self._version_seen = max(self._version_seen, version)
-        return version
+        return transaction
 
     async def create_cluster(self, config: ClusterConfig, state: ClusterState) -> bool:
         """See `Coordinator.create_cluster`."""

@@ -136,9 +136,13 @@ class ProbeFinished:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFetched:
-    """Answer to FetchSnapshot: a durable, verified snapshot up to `point`, or None."""
+    """Answer to FetchSnapshot: a durable, verified snapshot up to `point`, or None.
+
+    `epoch` is that of the entry at `point`.
+    """
 
     point: Point | None
+    epoch: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from replicad.core.entry import decode_head, split_lines, verify_line
 from replicad.core.messages import Ack, Append, Fetch, Leave, Offer, Point
 from replicad.errors import MalformedEntryError
 
-
 _ACKS_MAX: Final = 1000
 
 
@@ -107,6 +106,8 @@ class Follower:
     def on_offer(self, offer: Offer) -> None:
         """The leader has no entries that follow what was asked for (rule 7)."""
         context = self._context
+        if offer.base.index < context.log.base.index:
+            return  # Late: this log has begun anew since it asked.
         if context.log.holds(offer.base):
             # The two logs part after the base, which was not among the points.
             self._verified = max(self._verified, offer.base)
@@ -221,7 +222,8 @@ class Follower:
     def _fetch(self) -> None:
         """Ask for what follows the last common point; once, until it comes or time is up."""
         context = self._context
-        if self.leader is None or context.now - self._fetched_at < context.settings.fetch_retry_s:
+        due = context.now - self._fetched_at >= context.settings.fetch_retry_s
+        if self.leader is None or context.fetching_snapshot or not due:
             return
         self._fetched_at = context.now
         me = context.me.disk

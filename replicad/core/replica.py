@@ -194,9 +194,7 @@ class Replica:
             case TransferAsked():
                 self._on_transfer(event)
             case SnapshotFetched():
-                self._context.fetching_snapshot = False
-                if event.point is not None and isinstance(self._role, Follower):
-                    self._role.on_snapshot(event.point)
+                self._on_snapshot(event)
             case SnapshotInstalled():
                 self._context.note_installed(event.base, event.time)
                 if isinstance(self._role, Follower):
@@ -242,6 +240,16 @@ class Replica:
             return
         if context.log.holds(invitation.last) and context.synced >= invitation.last.index:
             self._election.on_hand_over(invitation, self._view, role.heard_at)
+
+    def _on_snapshot(self, fetched: SnapshotFetched) -> None:
+        self._context.fetching_snapshot = False
+        if fetched.point is None or isinstance(self._role, Leader):
+            return
+        if fetched.epoch > self._context.epoch:
+            # Before anything of that epoch is taken over (rule 4).
+            self._follow(fetched.epoch, None, "a snapshot is of it")
+        if isinstance(self._role, Follower):
+            self._role.on_snapshot(fetched.point)
 
     def _on_probe(self, finished: ProbeFinished) -> None:
         if isinstance(self._role, Leader):

@@ -1,14 +1,13 @@
-"""One replica's process: opens the disk, joins the cluster, serves, and ends.
+"""One run of one replica: opens the disk, joins the cluster, serves, and ends.
 
-open and lock the data directory -> serve HTTP -> register -> wait for config and state
-    -> bind the directory to the cluster, recover the log -> run the core
+open and lock the data directory, recover the log -> serve HTTP -> repair the disk if it is suspect
+    -> register -> wait for config and state -> bind the directory to the cluster -> run the core
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,32 +15,41 @@ from random import SystemRandom
 from typing import Final
 
 import structlog
-import uvloop
 from aiohttp import web
 
 from replicad.broker.port import Broker
-from replicad.broker.rabbitmq import RabbitBroker
 from replicad.coordination.port import Coordinator, View
-from replicad.coordination.zookeeper import ZooKeeperCoordinator
 from replicad.core.cluster import ClusterConfig, Disk, Member
 from replicad.core.context import Context, Identity, Settings
 from replicad.core.events import BrokerChanged, MessageReceived, ViewSeen
 from replicad.core.messages import Message
 from replicad.core.replica import Replica
+from replicad.core.retention import KEEP_ALL, Retention
 from replicad.errors import (
     ConfigurationError,
+    CorruptLogError,
+    DiskFailedError,
+    DiskFullError,
+    DiskSuspectError,
     NotInitialisedError,
     ProtocolViolationError,
     ReplicadError,
 )
 from replicad.node.driver import Driver
-from replicad.node.http import Json, NodeHttp
+from replicad.node.gates import Json
+from replicad.node.http import NodeHttp
 from replicad.node.metrics import StatusCollector
+from replicad.node.repair import DiskRepair
+from replicad.node.snapshots import Snapshots
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog
-from replicad.storage.datadir import DataDirectory
+from replicad.node.upkeep import Upkeep
+from replicad.storage.datadir import DataDirectory, Trouble
+from replicad.storage.quarantine import is_whole
 
-_SHUTDOWN_S: Final = 1.0
+SHUTDOWN_S: Final = 1.0
+# Longer than the core takes to give up on handing over.
+LEAVE_S: Final = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class NodeSettings:
         amqp: URL of RabbitMQ, with its password.
         host, port: Where to listen.
         url: Where gateways reach it.
+        watchdog_s: The process ends when its event loop hangs for so long.
+        retention: How much of the log to keep; all of it unless told otherwise.
     """
 
     name: str
@@ -66,6 +76,8 @@ class NodeSettings:
     host: str
     port: int
     url: str
+    watchdog_s: float = 5.0
+    retention: Retention = KEEP_ALL
 
 
 class Node:
@@ -78,10 +90,25 @@ class Node:
     """
 
     def __init__(
-        self, settings: NodeSettings, broker: Broker, coordinator: Coordinator, *, incarnation: str
+        self,
+        settings: NodeSettings,
+        broker: Broker,
+        coordinator: Coordinator,
+        *,
+        incarnation: str,
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the adapters, not yet started; `incarnation` is random for each run."""
+        """Take the adapters, not yet started.
+
+        Args:
+            settings: What this replica is told.
+            broker: To the other replicas.
+            coordinator: To ZooKeeper.
+            incarnation: Random for each run.
+            progress: Called again and again during long work on the event loop's thread.
+        """
         self._settings = settings
+        self._progress = progress
         self._broker = broker
         self._coordinator = coordinator
         self._incarnation = incarnation
@@ -102,31 +129,44 @@ class Node:
     async def start(self) -> None:
         """Lock the directory, recover the log, serve HTTP and register.
 
+        A suspect disk is repaired from other replicas first, for as long as that takes; it is not
+        registered when `ended` is set meanwhile.
+
         Raises:
             ReplicadError: It cannot run like this; everything is released again.
             OSError: It cannot listen.
         """
         try:
             self._directory = DataDirectory.open(self._settings.data_dir, self._settings.name)
+            self._snapshots = Snapshots(self._settings.data_dir)
             sync_log = self._settings.data_dir / "sync.log"
             self._sync_log = SyncLog(sync_log, self._settings.name)
-            if self._directory.cluster_id:
-                self._store = self._open_store(self._directory)
+            self._store = self._open_trusted(self._directory)
             await self._serve()
-            await self._broker.start(self._on_message, self._on_broker_status)
             await self._coordinator.start(self._on_view)
+            if self._directory.suspicion is not None:
+                if not await self._repaired(self._directory, self._sync_log):
+                    return
+                self._store = self._open_store(self._directory)
+            await self._broker.start(self._on_message, self._on_broker_status)
             await self._coordinator.register(self._describe_member)
             self._registered = True
             if self._view is not None:
                 self._on_view(self._view)
-        except (ReplicadError, OSError):
+        except (ReplicadError, OSError) as error:
+            self.failed = error
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Leave the cluster first, so that a successor can be elected, then close everything."""
+        """Hand over, leave the cluster, then close everything."""
+        if self.driver is not None and self.failed is None and not self._crashed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_S):
+                    await self.driver.leave()
         async with AsyncExitStack() as last_things:  # Done in reverse order, whatever fails.
             last_things.callback(self._release)
+            last_things.callback(self._note_damage)
             last_things.callback(self._close_store)
             if self._runner is not None:
                 last_things.push_async_callback(self._runner.cleanup)
@@ -155,7 +195,9 @@ class Node:
         """What /internal/status says: see docs/protocol.md."""
         identity: Json = {"name": self._settings.name, "url": self._settings.url}
         if self.driver is None:
-            return {**identity, "role": "waiting", "writable": False, "reason": "no-cluster"}
+            suspect = self._directory is not None and self._directory.suspicion is not None
+            reason = "damaged-disk" if suspect else "no-cluster"
+            return {**identity, "role": "waiting", "writable": False, "reason": reason}
         status = self.driver.status()
         return {
             **identity,
@@ -163,6 +205,7 @@ class Node:
             "epoch": status.epoch,
             "leader": status.leader,
             "last_index": status.last_index,
+            "last_epoch": self.driver.store.log.last_epoch,
             "commit_index": status.commit_index,
             "applied_index": status.applied_index,
             "digest": status.digest.hex(),
@@ -170,6 +213,7 @@ class Node:
             "min_in_sync": self.driver.min_in_sync,
             "writable": status.refusal is None,
             "reason": status.refusal.value if status.refusal else "",
+            "scrub": self.driver.scrub.last.describe() if self.driver.scrub.last else None,
             "followers": {
                 node: {
                     "matched": follower.matched,
@@ -181,8 +225,43 @@ class Node:
 
     # -- starting -----------------------------------------------------------------------------
 
+    def _open_trusted(self, directory: DataDirectory) -> Store | None:
+        """The store; None if the directory belongs to no cluster yet, or its disk is suspect."""
+        suspicion = directory.suspicion
+        if suspicion is not None and suspicion.trouble is not Trouble.CORRUPT:
+            return None
+        if not directory.cluster_id:
+            return None
+        try:
+            if suspicion is not None and not is_whole(directory.path, directory.cluster_id):
+                return None
+            store = self._open_store(directory)
+        except CorruptLogError as error:
+            directory.suspect(Trouble.CORRUPT, str(error))
+            return None
+        if suspicion is not None:
+            # What was read wrong once reads well now: an operator has restored it, perhaps.
+            directory.trust()
+        return store
+
+    async def _repaired(self, directory: DataDirectory, sync_log: SyncLog) -> bool:
+        """Repair a suspect disk; False when the process is told to end meanwhile."""
+        repair = asyncio.ensure_future(
+            DiskRepair(directory, self._coordinator, sync_log, self._log).run()
+        )
+        ended = asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait({repair, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if repair.done():
+                repair.result()
+            return repair.done()
+        finally:
+            repair.cancel()
+            ended.cancel()
+            await asyncio.wait({repair, ended})
+
     def _open_store(self, directory: DataDirectory) -> Store:
-        store = Store(directory)
+        store = Store(directory, progress=self._progress)
         self._log.info(
             "log recovered",
             last=store.log.last,
@@ -193,10 +272,12 @@ class Node:
         return store
 
     async def _serve(self) -> None:
+        app = NodeHttp(self, self._settings.name, self._settings.data_dir).application()
+        app.add_routes(self._snapshots.routes())
         self._runner = web.AppRunner(
-            NodeHttp(self).application(),
+            app,
             access_log=None,
-            shutdown_timeout=_SHUTDOWN_S,
+            shutdown_timeout=SHUTDOWN_S,
             auto_decompress=False,  # Gateways send plain bytes; anything else is malformed.
         )
         await self._runner.setup()
@@ -277,9 +358,18 @@ class Node:
         )
         if self._sync_log is None:
             raise ConfigurationError("the node is not started")
+        upkeep = Upkeep(
+            store,
+            self._snapshots,
+            config.cluster_id,
+            self._settings.retention,
+            self._peer_urls,
+            self._log,
+        )
         driver = Driver(
             Replica(context),
             store,
+            upkeep,
             self._broker,
             self._coordinator,
             self._sync_log,
@@ -288,6 +378,10 @@ class Node:
         )
         driver.metrics.registry.register(StatusCollector(driver.status))
         return driver
+
+    def _peer_urls(self) -> list[str]:
+        members = self._view.members if self._view is not None else ()
+        return [member.url for member in members if member.node != self._settings.name]
 
     # -- running ------------------------------------------------------------------------------
 
@@ -315,37 +409,24 @@ class Node:
         else:
             self._store.close()
 
+    def _note_damage(self) -> None:
+        """Leave a mark for the next start if this run has found that the disk cannot be trusted."""
+        if self._directory is None or self._crashed:
+            return
+        if isinstance(self.failed, CorruptLogError):
+            self._directory.suspect(Trouble.CORRUPT, str(self.failed))
+        elif isinstance(self.failed, DiskSuspectError):
+            self._directory.suspect(Trouble.UNSYNCED, str(self.failed))
+        else:
+            return
+        try:
+            self._directory.mark_suspect()
+        except (DiskFullError, DiskFailedError) as error:
+            self._log.error("suspect disk not marked", error=str(error))
+
     def _release(self) -> None:
         if self._sync_log is not None:
             self._sync_log.close()
         if self._directory is not None:
             self._directory.close()
         self._store, self._sync_log, self._directory = None, None, None
-
-
-def run_node(settings: NodeSettings) -> None:
-    """Run one replica until SIGTERM or SIGINT.
-
-    Raises:
-        ReplicadError: It cannot start, or cannot go on.
-    """
-    uvloop.run(_run(settings))
-
-
-async def _run(settings: NodeSettings) -> None:
-    incarnation = secrets.token_hex(8)
-    broker = RabbitBroker(settings.amqp, settings.cluster, settings.name, incarnation)
-    coordinator = ZooKeeperCoordinator(settings.zookeeper, settings.cluster)
-    node = Node(settings, broker, coordinator, incarnation=incarnation)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, node.ended.set)
-    await node.start()
-    node.end_with(broker.failed)
-    node.end_with(coordinator.failed)
-    await node.ended.wait()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(2 * _SHUTDOWN_S):
-            await node.stop()
-    if node.failed is not None:
-        raise node.failed

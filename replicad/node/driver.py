@@ -386,7 +386,8 @@ class Driver:
         self.feed(ProbeFinished(probe.node, probe.asked_at, gone))
 
     async def _fetch_snapshot(self, at_least: int) -> None:
-        self.feed(SnapshotFetched(await self.upkeep.fetch(at_least)))
+        base = await self.upkeep.fetch(at_least)
+        self.feed(SnapshotFetched(base.point, base.epoch) if base else SnapshotFetched(None, 0))
 
     async def _read_state(self, token: int) -> None:
         try:

@@ -103,8 +103,10 @@ class Scrub:
                 await self._check_snapshots()
             except (SnapshotDamagedError, WorkerFailedError) as error:
                 self._sync_log.write(Level.ERROR, "snapshot not checked", {"error": str(error)})
-            while at <= min(upto, store.records.applied.index):
-                at = max(at, store.log.first)  # A snapshot may have taken the log's place.
+            except RecordsDamagedError as error:
+                self._mend_records(error)
+            # The log's front may go meanwhile, or a snapshot take its place.
+            while (at := max(at, store.log.first)) <= min(upto, store.records.applied.index):
                 following = min(store.check(at, _SLICE_BYTES), upto + 1)
                 restored += self._check_rows(at, following - 1)
                 entries += following - at
@@ -144,10 +146,13 @@ class Scrub:
                 self._report_wrong(wrong)
                 store.records.restore(lines, first)
         except RecordsDamagedError as error:
-            self._sync_log.write(Level.ERROR, "record store damaged", {"error": str(error)})
-            store.rebuild(store.records.applied.index)
+            self._mend_records(error)
             return 0
         return len(wrong)
+
+    def _mend_records(self, error: RecordsDamagedError) -> None:
+        self._sync_log.write(Level.ERROR, "record store damaged", {"error": str(error)})
+        self._store.rebuild(self._store.records.applied.index)
 
     def _report_wrong(self, wrong: Set[object]) -> None:
         self._metrics.restored.inc(len(wrong))

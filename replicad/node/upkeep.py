@@ -20,6 +20,7 @@ from replicad.core.retention import KEEP_ALL, Retention, may_drop
 from replicad.errors import (
     DiskFullError,
     ProtocolViolationError,
+    RecordsDamagedError,
     SnapshotDamagedError,
     SnapshotUnavailableError,
     WorkerFailedError,
@@ -27,11 +28,18 @@ from replicad.errors import (
 from replicad.node.snapshots import Snapshots
 from replicad.node.store import Store
 from replicad.storage.logbase import Base
-from replicad.storage.snapshot import KeyRange
+from replicad.storage.snapshot import Header, KeyRange
 
 INTERVAL_S: Final = 5.0
-# Whatever it was, it is no danger to what is stored, and may go better the next time.
-_PASSING = (DiskFullError, SnapshotDamagedError, SnapshotUnavailableError, WorkerFailedError)
+# Whatever it was, it is no danger to what is stored, and may go better the next time. Damaged
+# records are mended by whoever needs them, and by the scrub.
+_PASSING = (
+    DiskFullError,
+    RecordsDamagedError,
+    SnapshotDamagedError,
+    SnapshotUnavailableError,
+    WorkerFailedError,
+)
 
 
 class Upkeep:
@@ -91,12 +99,17 @@ class Upkeep:
         """Build a snapshot if one is due, and drop what is covered and exceeds the limits."""
         store = self._store
         async with self._busy:
-            built = await self._snapshots.build_next(
-                self._cluster_id,
-                store.segment_firsts,
-                store.records.applied.index,
-                store.log.digest_at,
-            )
+            try:
+                built = await self._snapshots.build_next(
+                    self._cluster_id,
+                    store.segment_firsts,
+                    store.records.applied.index,
+                    store.log.digest_at,
+                )
+            except SnapshotDamagedError as error:
+                # What it would begin with is in no segment any more: others have it.
+                self._log.warning("snapshot damaged, fetching one", reason=str(error))
+                built = (await self._fetch(store.log.base.index)).index
         if built is not None:
             self._log.info("snapshot built", index=built)
         upto = may_drop(
@@ -110,7 +123,7 @@ class Upkeep:
             store.drop_before(upto)
             self._log.info("log dropped", upto=upto, base=store.log.base.index)
 
-    async def fetch(self, at_least: int) -> Point | None:
+    async def fetch(self, at_least: int) -> Base | None:
         """Get a snapshot that reaches at least this index; None if nobody could give one.
 
         Raises:
@@ -118,17 +131,23 @@ class Upkeep:
         """
         try:
             async with self._busy:
-                fetched = await self._snapshots.fetch(
-                    self._cluster_id,
-                    self._peers(),
-                    self._store.records.snapshot_lines,
-                    at_least=at_least,
-                )
-                header = fetched.manifest.header
+                header = await self._fetch(at_least)
                 records = await self._snapshots.load(header.index)
         except _PASSING as error:
             self._log.warning("no snapshot fetched", reason=str(error))
             return None
+        base = Base(header.point, header.epoch, header.time)
+        self._fetched = base, records
+        return base
+
+    async def _fetch(self, at_least: int) -> Header:
+        fetched = await self._snapshots.fetch(
+            self._cluster_id,
+            self._peers(),
+            self._store.records.snapshot_lines,
+            at_least=at_least,
+        )
+        header = fetched.manifest.header
         self._log.info(
             "snapshot fetched",
             index=header.index,
@@ -136,8 +155,7 @@ class Upkeep:
             copied_bytes=fetched.copied,
             resumed_bytes=fetched.resumed,
         )
-        self._fetched = Base(header.point, header.epoch, header.time), records
-        return header.point
+        return header
 
     def install(self, point: Point, committed: int) -> Base:
         """Put the snapshot that was fetched in the place of the log and the records.

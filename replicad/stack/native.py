@@ -37,6 +37,9 @@ _FIRST_START_S: Final = 30.0
 _GRACE_S: Final = 10.0
 _RABBITMQ_GRACE_S: Final = 30.0
 _SETTLE_S: Final = 0.2
+# An executable that is called with a process's name and its command, which it is to become: to run
+# single processes with another priority, in a cgroup or a namespace, or under a debugger.
+_WRAPPER: Final = "REPLICAD_STACK_WRAPPER"
 _LETHAL: Final = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGQUIT, signal.SIGABRT)
 
 
@@ -155,6 +158,8 @@ class NativeBackend:
 
     def _launch(self, name: str) -> None:
         command, env = self._command(name)
+        if wrapper := os.environ.get(_WRAPPER):
+            command = [wrapper, name, *command]
         self.record.processes[name] = start_detached(command, env, self.record.log(name))
         self.record.save()
 

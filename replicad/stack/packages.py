@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 
 import click
 
@@ -41,12 +42,21 @@ def ensure() -> None:
             f"a native stack needs {' and '.join(packages)}; as root, on Debian: {command} "
             "(or try: replicad stack up --backend embedded)"
         )
-    click.echo(f"installing {' and '.join(packages)} ...", err=True)
-    _apt_get("update", "-qq")
-    _apt_get("install", "-y", "-qq", "--no-install-recommends", *packages)
+    install(packages)
     still = missing()
     if still:
         raise StackError(f"installed, yet not found: {' '.join(still)}")
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install Debian packages; where `can_install` is true.
+
+    Raises:
+        StackError: apt-get failed; the message shows what it said.
+    """
+    click.echo(f"installing {' and '.join(packages)} ...", err=True)
+    _apt_get("update", "-qq")
+    _apt_get("install", "-y", "-qq", "--no-install-recommends", *packages)
 
 
 def _apt_get(*arguments: str) -> None:

@@ -28,6 +28,7 @@ from replicad.errors import (
     ConfigurationError,
     DataDirectoryBusyError,
     DiskFailedError,
+    DiskSuspectError,
     ForeignClusterError,
     ProtocolViolationError,
 )
@@ -177,13 +178,23 @@ class DataDirectory:
             self._suspicion = _suspicion(trouble, reason, self.disk_id)
 
     def mark_suspect(self) -> None:
-        """Make the suspicion durable, so that it outlives this process.
+        """Leave a mark, so that the suspicion outlives this process; durable if that is possible.
+
+        A disk that does not sync may still take the mark. That is enough: what is read may differ
+        from what the disk holds only as long as the kernel remembers it, and so long it remembers
+        the mark, too.
 
         Raises:
-            DiskFullError, DiskFailedError: The next process may know nothing of it.
+            DiskFullError, DiskFailedError: The next process knows nothing of it.
         """
-        if self._suspicion is not None:
-            replace_file(self._path / "suspect", orjson.dumps(self._suspicion) + b"\n")
+        if self._suspicion is None:
+            return
+        path, data = self._path / "suspect", orjson.dumps(self._suspicion) + b"\n"
+        try:
+            replace_file(path, data)
+        except DiskSuspectError:
+            with disk_errors(f"write {path}"):
+                path.write_bytes(data)
 
     def replace_disk(self, cluster_id: str, epoch: int) -> None:
         """Give a suspect disk a new id, which no ISR names; durable on return.

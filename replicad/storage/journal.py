@@ -26,6 +26,7 @@ from replicad.errors import CorruptLogError, DiskFailedError, ProtocolViolationE
 from replicad.storage.datadir import LOG_DIRECTORY
 from replicad.storage.durable import (
     disk_errors,
+    failure,
     is_no_room,
     make_directory,
     sync_data,
@@ -295,12 +296,13 @@ class Journal:
             # Also without a deletion: a process killed in a roll left a name that was not synced.
             sync_directory(self._log)
         except OSError as error:
-            raise DiskFailedError(f"cannot cut {self._log}: {error}") from error
+            raise failure(error)(f"cannot cut {self._log}: {error}") from error
         self._end = position
 
     def boundary_at(self, index: int) -> int | None:
-        """The last entry of the newest segment that lies at or below `index` and is followed by
-        another; None if there is none.
+        """Where the log may begin: the last entry, up to `index`, that another segment follows.
+
+        None if there is none.
         """
         at = bisect_right(self._segments, index + 1, key=lambda segment: segment.first) - 1
         return self._segments[at].first - 1 if at > 0 else None

@@ -25,6 +25,7 @@ from replicad.errors import (
     MalformedEntryError,
     ProtocolViolationError,
     ReplicadError,
+    SnapshotDamagedError,
 )
 from replicad.storage.datadir import LOG_DIRECTORY, QUARANTINE
 from replicad.storage.durable import (
@@ -37,6 +38,8 @@ from replicad.storage.durable import (
 )
 from replicad.storage.journal import SEGMENT_BYTES
 from replicad.storage.logbase import Base, read_base
+from replicad.storage.snapshot import check_snapshot
+from replicad.storage.snapshot_files import SnapshotFiles
 from replicad.storage.syncmark import Mark, SyncMark, read_mark
 
 _RECORDS: Final = ("records.sqlite", "records.sqlite-wal", "records.sqlite-shm")
@@ -98,9 +101,16 @@ class LogRepair:
         self._log = directory / LOG_DIRECTORY
         self._quarantine = quarantine
         self._segment_bytes = segment_bytes
+        self._genesis = genesis
         with disk_errors(f"open {self._log}"):
             make_directory(self._log)
         self._base, self._base_damage = _base_of(self._log, genesis)
+        self._files = SnapshotFiles(directory)
+        # The digest that the log turns out to have where each snapshot ends; b"" as long as that
+        # is not known.
+        self._snapshots = dict.fromkeys(self._files.indexes(), b"")
+        if self._base.point.index in self._snapshots:
+            self._snapshots[self._base.point.index] = self._base.point.digest
         self._end = self._base.point
         self._last_epoch, self._last_time = self._base.epoch, self._base.time
         self._limit = read_mark(self._log).point.index if only_synced else None
@@ -233,7 +243,29 @@ class LogRepair:
                 last = None if beyond or next_first is None else next_first - 1
                 return Damage(self._end, last, f"{path.name}, entry {self._end.index + 1}: {why}")
             self._at += 1
+        if self._base.point.index and not self._has_snapshot():
+            self._base_damage = "no snapshot holds what was before the log's first entry"
+            self._begin_empty()
+            return Damage(self._end, None, self._base_damage)
         return None
+
+    def _has_snapshot(self) -> bool:
+        """Whether there is a good snapshot that what is left of the log can go on from."""
+        for index, digest in self._snapshots.items():
+            try:
+                manifest = self._files.load(index)
+                if manifest.header.digest == digest:
+                    check_snapshot(self._files.file_of(index), manifest)
+                    return True
+            except SnapshotDamagedError:
+                continue
+        return False
+
+    def _begin_empty(self) -> None:
+        """Go on as if nothing of this log were good: others have what it stood for."""
+        self._base = Base(Point(0, self._genesis))
+        self._end, self._last_epoch, self._last_time = self._base.point, 0, ""
+        self._at = self._good_bytes = 0
 
     def _verify(self, path: Path) -> str | None:
         """Take a segment's entries; tell what is wrong with the first that is not good."""
@@ -264,6 +296,8 @@ class LogRepair:
         if index != self._end.index + 1 or epoch < self._last_epoch or time < self._last_time:
             raise MalformedEntryError(f"entry {index} cannot follow entry {self._end.index}")
         self._end, self._last_epoch, self._last_time = Point(index, digest), epoch, time
+        if index in self._snapshots:
+            self._snapshots[index] = digest
 
     def _damaged_segment(self) -> Path | None:
         """The segment that the missing entries belong to; None if it is missing altogether."""
@@ -374,17 +408,30 @@ def begins_after(directory: Path, genesis: bytes) -> bool:
         DiskFailedError: It cannot be read.
     """
     log = directory / LOG_DIRECTORY
-    with disk_errors(f"read {log}"):
-        paths = sorted(log.glob("*.jsonl"))
-        if not paths:
-            return True
-        with paths[0].open("rb") as file:
-            line = file.readline()
+    base, damage = _base_of(log, genesis)
+    paths, _ = _segments_after(log, base)
+    if damage or (base.point.index and not _is_of_cluster(SnapshotFiles(directory), genesis)):
+        return False
+    if not paths:
+        return True
+    with disk_errors(f"read {log}"), paths[0].open("rb") as file:
+        line = file.readline()
     try:
-        verify_line(line.removesuffix(b"\n"), genesis)
+        verify_line(line.removesuffix(b"\n"), base.point.digest)
     except MalformedEntryError:
         return False
     return True
+
+
+def _is_of_cluster(files: SnapshotFiles, genesis: bytes) -> bool:
+    """Whether the newest snapshot stands for a log that begins with this digest."""
+    try:
+        return any(
+            genesis_digest(files.load(index).header.cluster_id) == genesis
+            for index in files.indexes()[:1]
+        )
+    except SnapshotDamagedError:
+        return False
 
 
 def _base_of(log: Path, genesis: bytes) -> tuple[Base, str | None]:

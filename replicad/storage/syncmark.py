@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from replicad.core.messages import Point
-from replicad.errors import DiskFailedError
-from replicad.storage.durable import disk_errors, is_no_room, sync_data, sync_directory
+from replicad.storage.durable import disk_errors, failure, is_no_room, sync_data, sync_directory
 
 _BYTES: Final = 20 + 1 + 20 + 1 + 64 + 1 + 64 + 1
 
@@ -72,7 +71,7 @@ class SyncMark:
             os.pwrite(self._descriptor, _encode(mark), 0)
         except OSError as error:
             if not is_no_room(error):
-                raise DiskFailedError(f"cannot write log/synced: {error}") from error
+                raise failure(error)(f"cannot write log/synced: {error}") from error
         self.mark = mark
 
     def lower_to(self, mark: Mark) -> None:

@@ -1,4 +1,4 @@
-"""What the documentation names is there: pages, headings, files, definitions and tests."""
+"""What the documentation names is there: pages, headings, files, definitions, tests, commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
+
+from replicad.cli import replicad
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -18,6 +21,9 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"(?:replicad|api_gateway|tests|docs|compose)/[\w./-]*")
 _METHOD = re.compile(r"([A-Z]\w+|_[A-Z]\w+)\.(\w+)")
 _TEST = re.compile(r"test_\w+")
+_NAME = re.compile(r"_?[a-z]+(?:_[a-z0-9]+)+|[A-Z][a-z]+(?:[A-Z][a-z]+)*")
+_EXAMPLE = re.compile(r"^ {4,}(?:\$ )?(?:\.venv/bin/)?(replicad .*)", re.MULTILINE)
+_MAKE = re.compile(r"(?:`|^ {4})make ([a-z-]+)", re.MULTILINE)
 _CITATION = re.compile(r'(docs/[\w./-]+\.md)(?:, "([^"]+)")?')
 
 
@@ -29,6 +35,11 @@ def prose(page: Path) -> str:
 @cache
 def code() -> str:
     return "\n".join(p.read_text() for name in SOURCES for p in sorted((ROOT / name).rglob("*.py")))
+
+
+@cache
+def words() -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", code()))
 
 
 @cache
@@ -73,6 +84,31 @@ def test_what_is_named_exists(page: Path) -> None:
         elif method := _METHOD.fullmatch(span):
             assert is_defined(method[1]), span
             assert is_defined(method[2]), span
+        elif _NAME.fullmatch(span):
+            # A metric's name is composed: a prefix, and what the library appends.
+            shortened = span.removeprefix("replicad_")
+            names = {span, shortened, span.removesuffix("_total"), shortened.removesuffix("_total")}
+            assert names & words(), span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    examples = _EXAMPLE.findall(page.read_text())
+    for named in (*_CODE.findall(prose(page)), *examples):
+        if not named.startswith("replicad "):
+            continue
+        command: click.Command = replicad
+        for word in named.split()[1:]:
+            if not (isinstance(command, click.Group) and word.islower() and word.isalpha()):
+                break
+            assert word in command.commands, named
+            command = command.commands[word]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_exist(page: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(_MAKE.findall(page.read_text())) <= set(targets)
 
 
 def test_what_the_code_cites_is_written() -> None:

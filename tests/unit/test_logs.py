@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import subprocess
 import sys
 from typing import Any
+
+from replicad.logs import LossyHandler
 
 PRELUDE = """
 import logging, structlog
@@ -61,3 +65,36 @@ def test_debug_is_silent_and_exceptions_are_told() -> None:
 def test_values_that_json_does_not_know_are_shown() -> None:
     (line,) = lines_of("log.info('x', digest=b'\\x00', names={'a'})")
     assert (line["digest"], line["names"]) == ("b'\\x00'", "{'a'}")
+
+
+def test_a_pipe_that_nobody_reads_delays_nobody() -> None:
+    script = PRELUDE + "for n in range(20_000): log.info('x', n=n)\nprint('done', flush=True)\n"
+    with subprocess.Popen(  # noqa: S603 - our own script
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # The pipe takes 64 KiB and the queue 10,000 lines; the rest is dropped.
+        assert process.stdout.readline() == b"done\n"
+        assert process.wait(30) == 0  # Nor does the end wait for a reader.
+        written = process.stderr.read()
+    assert b'"n":0,' in written
+    assert b'"n":19999,' not in written
+
+
+def test_lines_that_found_no_room_are_counted() -> None:
+    read_end, write_end = os.pipe()
+    handler = LossyHandler(write_end, lines_max=10)
+    record = logging.makeLogRecord({"msg": "x" * 10_000})
+    with open(read_end, "rb") as reader:
+        for _ in range(100):
+            handler.handle(record)
+        written = 0
+        while b"log lines lost" not in (line := reader.readline()):
+            written += 1
+            handler.handle(record)
+    os.close(write_end)
+    lost = json.loads(line)
+    assert lost["event"] == "log lines lost"
+    assert 0 < lost["count"] < 100
+    assert written >= 10

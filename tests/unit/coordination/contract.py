@@ -146,6 +146,29 @@ class CoordinatorContract:
             versions = [view.version for view in session.views]
             assert versions == sorted(versions)
 
+    async def test_a_recovery_changes_the_state_and_is_kept(self, new_session: NewSession) -> None:
+        one, two = [await new_session() for _ in range(2)]
+        await one.coordinator.create_cluster(CONFIG, FOUNDED)
+        await one.coordinator.read()
+        assert await one.coordinator.recoveries() == []
+        assert await one.coordinator.recover(ELECTED, 0, b"first")
+        second = replace(ELECTED, epoch=12, nonce="second")
+        assert await one.coordinator.recover(second, 1, b"second")
+        assert await two.coordinator.recoveries() == [b"first", b"second"]
+        await eventually(lambda: one.view == two.view == View(CONFIG, second, 2, ()))
+
+    @pytest.mark.parametrize("version", [-1, 0, 2])
+    async def test_a_recovery_at_another_version_does_nothing(
+        self, new_session: NewSession, version: int
+    ) -> None:
+        session = await new_session()
+        await session.coordinator.create_cluster(CONFIG, FOUNDED)
+        await session.coordinator.read()
+        assert await session.coordinator.propose(ELECTED, 0) == 1
+        assert not await session.coordinator.recover(FOUNDED, version, b"note")
+        assert (await session.coordinator.read()).state == ELECTED
+        assert await session.coordinator.recoveries() == []
+
     async def test_members_come_and_go(self, new_session: NewSession) -> None:
         one, two, watcher = [await new_session() for _ in range(3)]
         await two.coordinator.register(lambda: OTHER)

@@ -20,7 +20,6 @@ from replicad.errors import (
     BrokerError,
     ConfigurationError,
     CoordinationError,
-    CorruptLogError,
     DataDirectoryBusyError,
     ForeignClusterError,
     NodeNameTakenError,
@@ -263,19 +262,6 @@ async def test_one_name_on_two_disks_is_refused_and_releases_its_directory(
             await impostor.start()
         reopen(others.data_dir("n1"))
     await single.write(A)
-
-
-async def test_a_corrupt_log_is_refused_and_nothing_is_changed(single: Nodes) -> None:
-    await single.write(A, B)
-    await single.stop("n1")
-    (segment,) = (single.data_dir("n1") / "log").glob("*.jsonl")
-    damaged = segment.read_bytes().replace(b'"key":"a"', b'"key":"x"')
-    segment.write_bytes(damaged)
-    node = single.make("n1")
-    with pytest.raises(CorruptLogError):
-        await node.start()
-    assert segment.read_bytes() == damaged
-    reopen(single.data_dir("n1"))
 
 
 async def test_a_port_that_is_taken_releases_everything(single: Nodes, tmp_path: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from replicad.errors import CorruptLogError, RecordsDamagedError
-from replicad.node import store
+from replicad.errors import CorruptLogError, RecordsDamagedError, WorkerFailedError
+from replicad.node import scrub, snapshot_jobs, store
 from tests.support.entries import write_of
-from tests.support.nodes import Driven, driven
+from tests.support.nodes import CLUSTER_ID, Driven, driven
+from tests.support.waiting import eventually
+
+ENTRIES = "replicad_scrub_entries_total"
 
 
 async def filled(each: Driven, count: int = 20) -> None:
@@ -95,3 +99,73 @@ async def test_records_too_many_to_be_made_anew_at_once_end_this_run(
     async with driven(tmp_path) as again:
         await again.leads()
         assert again.store.records.get("forms", ["k3"]) == [b"{}"]
+
+
+async def retained(path: Path) -> None:
+    """A replica whose log begins after a snapshot, stopped."""
+    async with driven(path) as each:
+        each.store._journal._segment_bytes = 2000
+        for number in range(60):
+            await each.store_all(write_of(f"k{number}"))
+        upkeep, log = each.driver.upkeep, each.store.log
+        built = await upkeep._snapshots.build_next(
+            CLUSTER_ID, each.store.segment_firsts, log.last, log.digest_at
+        )
+        assert built
+        each.store.drop_before(built)
+        assert log.base.index == built
+        each.store.records._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def damage_index(records: Path) -> None:
+    """Overwrite the page at which the index of keys begins."""
+    connection = sqlite3.connect(records)
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    (root,) = connection.execute(
+        "SELECT rootpage FROM sqlite_master WHERE name = 'records_by_key'"
+    ).fetchone()
+    connection.close()
+    data = bytearray(records.read_bytes())
+    data[(root - 1) * size : root * size] = b"\xff" * size
+    records.write_bytes(data)
+
+
+async def test_damaged_records_are_made_anew_from_snapshot_and_log(tmp_path: Path) -> None:
+    await retained(tmp_path)
+    damage_index(tmp_path / "records.sqlite")
+    async with driven(tmp_path) as each:
+        await eventually(lambda: each.driver.scrub.last is not None)
+        assert not each.failures
+        assert each.store.records.get("forms", ["k1", "k59"]) == [b"{}", b"{}"]
+
+
+async def test_a_check_that_was_killed_is_no_failure_of_the_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel prefers small processes when it runs out of memory."""
+    await retained(tmp_path)
+
+    async def killed(*_: object) -> None:
+        raise WorkerFailedError("killed")
+
+    monkeypatch.setattr(snapshot_jobs, "check", killed)
+    async with driven(tmp_path) as each:
+        await eventually(lambda: each.driver.scrub.last is not None)
+        assert not each.failures
+        assert "snapshot not checked" in events(tmp_path)
+
+
+async def test_the_logs_front_may_go_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrub, "_SLICE_BYTES", 1)  # One entry a step.
+    async with driven(tmp_path) as each:
+        each.store._journal._segment_bytes = 2000
+        await filled(each)
+        passing = asyncio.ensure_future(each.driver.scrub.check_all(0.01))
+        await eventually(lambda: each.driver.metrics.registry.get_sample_value(ENTRIES) != 0)
+        for number in range(40):
+            await each.store_all(write_of(f"later{number}"))
+        each.store.drop_before(each.store.records.applied.index)
+        assert each.store.log.first > 22
+        assert (await passing).error == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from tests.support.entries import LogBuilder, write_of
 from tests.unit.storage.conftest import FileSizeLimit, files_of
 
 SEGMENT_BYTES = 1000
+Damage = Callable[[bytes], bytes]
+RecoverAgain = Callable[..., Recovered]
 
 
 @pytest.fixture
@@ -36,15 +38,24 @@ def sidecars(directory: Path) -> list[Path]:
     return sorted((directory / "log").glob("*.index"))
 
 
-def recover_again(directory: Path, log: LogBuilder, commit: int = 7) -> Recovered:
-    recovered = recover(directory, log.genesis, 0, segment_bytes=SEGMENT_BYTES)
-    assert recovered.index.points() == log.index.points()
-    assert recovered.index.epoch_starts == log.index.epoch_starts
-    ends = [recovered.index.end_of(i) for i in range(log.index.last + 1)]
-    assert ends == [log.index.end_of(i) for i in range(log.index.last + 1)]
-    assert (recovered.commit, recovered.last_time) == (commit, "1970-01-01T00:00:19.000Z")
-    recovered.journal.abandon()
-    return recovered
+@pytest.fixture
+def recover_again(tmp_path: Path, log: LogBuilder) -> Iterator[RecoverAgain]:
+    """Recovers what must be the builder's log, with this commit index."""
+    opened: list[Recovered] = []
+
+    def again(commit: int = 7) -> Recovered:
+        recovered = recover(tmp_path, log.genesis, 0, segment_bytes=SEGMENT_BYTES)
+        opened.append(recovered)
+        assert recovered.index.points() == log.index.points()
+        assert recovered.index.epoch_starts == log.index.epoch_starts
+        ends = [recovered.index.end_of(i) for i in range(log.index.last + 1)]
+        assert ends == [log.index.end_of(i) for i in range(log.index.last + 1)]
+        assert (recovered.commit, recovered.last_time) == (commit, "1970-01-01T00:00:19.000Z")
+        return recovered
+
+    yield again
+    for recovered in opened:
+        recovered.journal.abandon()
 
 
 def last_segment_bytes(recovered: Recovered) -> int:
@@ -52,12 +63,12 @@ def last_segment_bytes(recovered: Recovered) -> int:
 
 
 def test_every_full_segment_gets_one_and_a_restart_reads_the_last_segment_only(
-    tmp_path: Path, filled: Recovered, log: LogBuilder
+    tmp_path: Path, filled: Recovered, log: LogBuilder, recover_again: RecoverAgain
 ) -> None:
     stems = [path.stem for path in sidecars(tmp_path)]
     assert len(stems) > 3
     assert [f"{stem}.jsonl" for stem in stems] == list(files_of(tmp_path))[:-1]
-    again = recover_again(tmp_path, log)
+    again = recover_again()
     assert again.read_bytes == last_segment_bytes(filled)
     assert not again.checkpoints.write_one(again.index)
 
@@ -69,16 +80,13 @@ def test_one_call_writes_one(tmp_path: Path, stored: Recovered, log: LogBuilder)
 
 
 def test_without_sidecars_everything_is_read(
-    tmp_path: Path, filled: Recovered, log: LogBuilder
+    tmp_path: Path, filled: Recovered, log: LogBuilder, recover_again: RecoverAgain
 ) -> None:
     for path in sidecars(tmp_path):
         path.unlink()
-    again = recover_again(tmp_path, log)
+    again = recover_again()
     assert again.read_bytes == log.index.end
     assert again.checkpoints.write_one(again.index)
-
-
-Damage = Callable[[bytes], bytes]
 
 
 @pytest.mark.parametrize(
@@ -94,13 +102,13 @@ Damage = Callable[[bytes], bytes]
     ],
 )
 def test_a_damaged_sidecar_counts_for_nothing(
-    tmp_path: Path, filled: Recovered, log: LogBuilder, damage: Damage
+    tmp_path: Path, filled: Recovered, log: LogBuilder, damage: Damage, recover_again: RecoverAgain
 ) -> None:
     """And is written again."""
     second = sidecars(tmp_path)[1]
     whole = second.read_bytes()
     second.write_bytes(damage(whole))
-    again = recover_again(tmp_path, log)
+    again = recover_again()
     segments = filled.journal.segments
     assert again.read_bytes == last_segment_bytes(filled) + segments[2].start - segments[1].start
     assert again.checkpoints.write_one(again.index)
@@ -108,11 +116,11 @@ def test_a_damaged_sidecar_counts_for_nothing(
 
 
 def test_a_sidecar_of_another_segment_counts_for_nothing(
-    tmp_path: Path, filled: Recovered, log: LogBuilder
+    tmp_path: Path, filled: Recovered, log: LogBuilder, recover_again: RecoverAgain
 ) -> None:
     first, second = sidecars(tmp_path)[:2]
     second.write_bytes(first.read_bytes())
-    assert recover_again(tmp_path, log).read_bytes > last_segment_bytes(filled)
+    assert recover_again().read_bytes > last_segment_bytes(filled)
 
 
 def flip(path: Path, at: int) -> None:
@@ -123,26 +131,26 @@ def flip(path: Path, at: int) -> None:
 
 @pytest.mark.parametrize("at", [0, 50, -1, -2, -50, -150])
 def test_damage_in_the_first_or_last_line_is_seen_despite_the_sidecar(
-    tmp_path: Path, filled: Recovered, log: LogBuilder, at: int
+    tmp_path: Path, filled: Recovered, log: LogBuilder, at: int, recover_again: RecoverAgain
 ) -> None:
     flip(tmp_path / "log" / list(files_of(tmp_path))[1], at)
     with pytest.raises(CorruptLogError, match="a later segment shows that it was synced"):
-        recover_again(tmp_path, log)
+        recover_again()
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer"])
 def test_a_segment_of_another_size_is_seen_despite_the_sidecar(
-    tmp_path: Path, filled: Recovered, log: LogBuilder, change: str
+    tmp_path: Path, filled: Recovered, log: LogBuilder, change: str, recover_again: RecoverAgain
 ) -> None:
     path = tmp_path / "log" / list(files_of(tmp_path))[1]
     data = path.read_bytes()
     path.write_bytes(data[:-400] if change == "shorter" else data + b"\n")
     with pytest.raises(CorruptLogError):
-        recover_again(tmp_path, log)
+        recover_again()
 
 
 def test_a_stale_sidecar_does_not_bring_back_what_was_cut(
-    tmp_path: Path, filled: Recovered, log: LogBuilder
+    tmp_path: Path, filled: Recovered, log: LogBuilder, recover_again: RecoverAgain
 ) -> None:
     """After a truncation a segment of the same name fills up with something else."""
     stale = sidecars(tmp_path)[1].read_bytes()
@@ -154,7 +162,7 @@ def test_a_stale_sidecar_does_not_bring_back_what_was_cut(
     filled.journal.append(lines, log.index, first_gone)
     filled.journal.sync()
     (tmp_path / "log" / f"{first_gone:020d}.index").write_bytes(stale)
-    again = recover_again(tmp_path, log, commit=3)
+    again = recover_again(3)
     assert again.read_bytes > last_segment_bytes(filled)
     assert filled.checkpoints.write_one(log.index), "by the last digest, not by the name"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import stat
 import subprocess
 import sys
@@ -235,6 +237,24 @@ def test_a_trusted_disk_keeps_its_id(tmp_path: Path) -> None:
     with pytest.raises(ProtocolViolationError):
         directory.replace_disk("abc", 1)
     directory.close()
+
+
+def test_a_disk_that_does_not_sync_still_takes_the_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    directory = DataDirectory.open(tmp_path, "n1")
+    directory.suspect(Trouble.UNSYNCED, "EIO")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        patched.setattr(os, "fdatasync", fail)
+        directory.mark_suspect()
+    directory.close()
+    again = DataDirectory.open(tmp_path, "n1")
+    assert again.suspicion == directory.suspicion
+    again.close()
 
 
 def test_a_suspicion_that_finds_no_room_holds_in_this_process(

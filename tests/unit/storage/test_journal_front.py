@@ -109,10 +109,11 @@ def test_the_files_after_a_dropped_front_depend_on_the_entries_alone(
     """Also those of a replica that began after a snapshot and never had the front."""
     log = LogBuilder()
     lines = [log.inserts(1, padding=padding) for padding in paddings]
+    dropped = data.draw(st.integers(0, len(paddings)))
     with TemporaryDirectory() as one, TemporaryDirectory() as other:
         whole = recover_small(Path(one), log).journal
         whole.append(b"".join(lines), log.index, 1)
-        last = whole.boundary_at(data.draw(st.integers(0, len(paddings))))
+        last = whole.boundary_at(dropped)
         if last is None:
             whole.abandon()
             return
@@ -244,6 +245,7 @@ def test_dropping_a_front_may_be_interrupted_anywhere(
     assert last is not None
     base = base_at(log.index, last)
     count = steps(lambda: journal.drop_before(base), monkeypatch)
+    journal.abandon()
     assert count > 8
     expected = files_of(tmp_path / "whole")
     outcomes = set()
@@ -283,6 +285,7 @@ def test_installing_a_snapshot_may_be_interrupted_anywhere(
 
     journal = prepare(tmp_path / "whole")
     count = steps(lambda: journal.reset_to(log.index, base, 5, epoch=7), monkeypatch)
+    journal.abandon()
     assert count > 10
     outcomes = set()
     for step in range(1, count + 1):
