@@ -66,7 +66,7 @@ class MemoryBroker:
 
     async def probe(self, node: str) -> bool:
         """See `Broker.probe`."""
-        return not self._exchange.receivers(self, node)
+        return self._on_message is not None and not self._exchange.receivers(self, node)
 
     def deliver(self, message: Message) -> None:
         """Hand one message to the node, unless it is gone by now."""

@@ -2,15 +2,16 @@
 
 What a person sees on its management page:
 
-    replicad.<cluster>                              the one exchange: topic, durable
+    replicad.<cluster>                              the exchange of all messages: topic, durable
+    replicad.<cluster>.present                      a second one, for probes: direct, durable
     replicad.<cluster>.<node>.log.<incarnation>     queue of a replica's log entries, bound to
                                                     log.<node> and, unless it leads, to log.all
     replicad.<cluster>.<node>.acks.<incarnation>    queue of all other messages to it, bound to
                                                     acks.<node>
 
-A queue that is bound to `#` taps everything. The adapter connects, connects again whenever that
-ends, and says whether messages flow. It keeps nothing across connections: what was waiting when
-one broke is dropped, and the protocol sends it again from the log.
+A queue that is bound to the first exchange with `#` taps everything. The adapter connects, connects
+again whenever that ends, and says whether messages flow. It keeps nothing across connections: what
+was waiting when one broke is dropped, and the protocol sends it again from the log.
 """
 
 from __future__ import annotations

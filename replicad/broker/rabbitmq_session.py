@@ -53,6 +53,14 @@ class Names:
         """The cluster's one exchange."""
         return f"replicad.{self.cluster}"
 
+    @property
+    def presence(self) -> str:
+        """The exchange that leads to each ack queue by its replica's name, and nowhere else.
+
+        Only probes go there: a person's tap on the other one would take them for read.
+        """
+        return f"{self.exchange}.present"
+
     def queue(self, kind: str, session: int) -> str:
         """A queue of this run: `kind` is log or acks.
 
@@ -78,6 +86,7 @@ async def open_session(
     # With confirms: without them aiormq only logs a message that was returned.
     prober = await _answer(publishing.channel(publisher_confirms=True, on_return_raises=True))
     await _answer(consumer.exchange_declare(names.exchange, exchange_type="topic", durable=True))
+    await _answer(consumer.exchange_declare(names.presence, exchange_type="direct", durable=True))
     session = RabbitSession(names, publishing, consuming, publisher, consumer, prober)
     await session.consume(number, follow_all=follow_all)
     return session
@@ -163,6 +172,7 @@ class RabbitSession:
         if follow_all:
             await self._bind(self._log_queue, "log.all")
         acks_queue = await self._declare("acks", number)
+        await _answer(self._consumer.queue_bind(acks_queue, self._names.presence, self._names.node))
         for queue in (self._log_queue, acks_queue):
             # No acknowledgements to the broker: the protocol's own are end to end.
             await _answer(self._consumer.basic_consume(queue, self._on_delivery, no_ack=True))
@@ -211,8 +221,8 @@ class RabbitSession:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._prober.basic_publish(
                     body,
-                    exchange=self._names.exchange,
-                    routing_key=f"acks.{node}",
+                    exchange=self._names.presence,
+                    routing_key=node,
                     properties=properties,
                     mandatory=True,
                 )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import aiohttp
+import orjson
 import structlog
 
 from replicad.coordination.port import Coordinator
@@ -38,6 +39,7 @@ _POLL_S: Final = 0.5
 _ROUNDS: Final = 10
 _PAUSE_S: Final = 1.0
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=10.0)
+_ALIVE_TIMEOUT: Final = aiohttp.ClientTimeout(total=2.0)
 _BLOCK_BYTES: Final = 1024 * 1024
 
 _T = TypeVar("_T")
@@ -120,13 +122,31 @@ class DiskRepair:
                 verdict = judge_repair(view, disk, directory.cluster_id)
                 why = "no other in-sync replica is registered"
                 if verdict is Verdict.REPAIR and view.config and view.state:
-                    return view.config, view.state
+                    if await self._is_spared(view.state, view.members):
+                        return view.config, view.state
+                    why = "no other in-sync replica answers"
             except CoordinationError as error:
                 why = str(error)
             if why != told:
                 told = why
                 self._report("disk repair waits", Level.ERROR, reason=why)
             await asyncio.sleep(_POLL_S)
+
+    async def _is_spared(self, state: ClusterState, members: tuple[Member, ...]) -> bool:
+        """Whether the cluster can do without this disk: others in sync run at this moment.
+
+        A registration outlives its process by a session's timeout. When all in-sync replicas end
+        together with damaged disks, each still sees the others registered; if all gave up their
+        disks, nobody could lead any more.
+        """
+        node, isr = self._directory.node, state.isr
+        if node not in {disk.node for disk in isr}:
+            return True
+        for member in members:
+            if member.node != node and Disk(member.node, member.disk_id) in isr:
+                if await _takes_part(member.url):
+                    return True
+        return False
 
     async def _mend(self, repair: LogRepair, damage: Damage) -> None:
         peer = await self._fill(repair, damage) if damage.last is not None else None
@@ -170,6 +190,21 @@ class DiskRepair:
         """One line in sync.log, and in the daemon's log."""
         self._sync_log.write(level, event, {"node": self._directory.node, **fields})
         getattr(self._log, level.value)(event, **fields)
+
+
+async def _takes_part(url: str) -> bool:
+    """Whether the replica at this address has opened its log, and so holds what it should."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=_ALIVE_TIMEOUT) as session,
+            session.get(f"{url}/internal/status") as answer,
+        ):
+            if answer.status != 200:
+                return False
+            status = orjson.loads(await answer.read())
+    except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
+        return False
+    return isinstance(status, dict) and status.get("role") in ("leader", "follower")
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str, damage: Damage, to: Path) -> None:

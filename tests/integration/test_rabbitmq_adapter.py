@@ -63,6 +63,19 @@ async def test_queues_bear_telling_names_and_vanish(
     assert await asyncio.to_thread(server.queues) == []
 
 
+async def test_a_tap_does_not_hide_who_is_gone(server: RabbitMQServer, new_node: NewNode) -> None:
+    """Somebody who watches all messages must not make every probe look delivered."""
+    n1 = await new_node("n1")
+    connection = await aio_pika.connect(server.url)
+    try:
+        channel = await connection.channel()
+        tap = await channel.declare_queue("tap", exclusive=True)
+        await tap.bind("replicad.censo", "#")
+        assert await n1.broker.probe("n2")
+    finally:
+        await connection.close()
+
+
 async def test_killed_process_leaves_no_queue(server: RabbitMQServer) -> None:
     process = await _node_in_a_process(server.url)
     try:
@@ -143,7 +156,9 @@ async def test_malformed_message_is_dropped(server: RabbitMQServer, new_node: Ne
 @pytest.mark.parametrize("number", [1, 2**31 - 1, 2**31, 2**32, 2**63 - 1])
 async def test_large_numbers_survive(new_node: NewNode, number: int) -> None:
     n1 = await new_node("n1")
-    message = Append(number, "n1", "abc", APPEND.previous, 0, b"", APPEND.commit, number, number, {})
+    message = Append(
+        number, "n1", "abc", APPEND.previous, 0, b"", APPEND.commit, number, number, {}
+    )
     n1.broker.send("n1", message)
     await eventually(lambda: n1.messages == [message])
 

@@ -112,6 +112,27 @@ class BrokerContract:
         await eventually(lambda: n1.messages == [Reject(epoch=5, node="n1")])
         assert n2.messages == []
 
+    async def test_a_probe_finds_who_is_gone(self, new_node: NewNode) -> None:
+        n1, n2 = [await new_node(name) for name in ("n1", "n2")]
+        assert not await n1.broker.probe("n2")
+        assert not await n1.broker.probe("n1")
+        await n2.broker.stop()
+        assert await n1.broker.probe("n2")
+        assert await n1.broker.probe("never there")
+        await new_node("n2")
+        assert not await n1.broker.probe("n2")
+
+    async def test_a_probe_is_no_message(self, new_node: NewNode) -> None:
+        n1, n2 = [await new_node(name) for name in ("n1", "n2")]
+        await n1.broker.probe("n2")
+        n1.broker.send("n2", ACK)
+        await eventually(lambda: n2.messages == [ACK])
+
+    async def test_who_is_not_connected_proves_nothing(self, new_node: NewNode) -> None:
+        n1 = await new_node("n1")
+        await n1.broker.stop()
+        assert not await n1.broker.probe("n2")
+
     async def test_successor_of_a_stopped_node_gets_its_messages(self, new_node: NewNode) -> None:
         n1, n2 = [await new_node(name) for name in ("n1", "n2")]
         await n2.broker.stop()

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from replicad.core.retention import Retention
 from replicad.node.driver import Driver
-from replicad.storage.journal import SEGMENT_BYTES
+from replicad.node.store import Store
 from tests.support.entries import write_of
 from tests.support.logs import log_bytes
 from tests.support.nodes import Nodes
 from tests.support.waiting import eventually
 
-VALUE = b'{"x":"%b"}' % (b"x" * 900_000)
+SEGMENT_BYTES = 64 * 1024
+VALUE = b'{"x":"%b"}' % (b"x" * 3000)
 IN_A_SEGMENT = SEGMENT_BYTES // len(VALUE)
 NO_MORE_THAN_NEEDED = Retention(bytes_max=1)
+
+
+@pytest.fixture(autouse=True)
+def _small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = {"segment_bytes": SEGMENT_BYTES}
+    monkeypatch.setattr(Store.__init__, "__kwdefaults__", defaults)
 
 
 def driver_of(nodes: Nodes, name: str) -> Driver:
