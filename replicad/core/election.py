@@ -23,13 +23,11 @@ class _Candidacy:
 
     Attributes:
         reason: Why.
-        heard_at: When the leader before was last heard.
     """
 
     state: ClusterState
     before: ClusterState
     reason: str
-    heard_at: float
 
 
 class Election:
@@ -94,14 +92,14 @@ class Election:
                 self._probes.tend(state.leader, heard_at)
             elif reason and state.incarnation == context.me.incarnation:
                 next_ = self._next(state, leads=False, isr=state.isr)
-                self._propose(_Candidacy(next_, state, reason, heard_at), view.version)
+                self._propose(_Candidacy(next_, state, reason), view.version)
             return
         if self._stand_at is None:
             delay = context.rng.uniform(0, context.settings.candidate_delay_max_s)
             self._stand_at = context.now + delay
         if context.now >= self._stand_at:
             next_ = self._next(state, leads=True, isr=self._isr_without_leader(view, state))
-            self._propose(_Candidacy(next_, state, reason, heard_at), view.version)
+            self._propose(_Candidacy(next_, state, reason), view.version)
 
     def _propose(self, candidacy: _Candidacy, version: int) -> None:
         """Send it; if it was sent before and its outcome is unknown, the very same once more."""
@@ -137,11 +135,14 @@ class Election:
         """Whether this state is an own proposal, perhaps one whose reply was lost."""
         return state.nonce in self._proposed
 
-    def opening_of(self, state: ClusterState) -> Opening:
-        """How the epoch of an own proposal came about, for the entry that opens it."""
+    def opening_of(self, state: ClusterState, heard_at: float | None) -> Opening:
+        """How the epoch of an own proposal came about, for the entry that opens it.
+
+        `heard_at` is when the leader before was last heard, None if it never was.
+        """
         candidacy = self._proposed[state.nonce]
         before, me = candidacy.before, self._context.me
-        silent_ms = round((self._context.now - candidacy.heard_at) * 1000)
+        silent_ms = None if heard_at is None else round((self._context.now - heard_at) * 1000)
         return Opening(
             leader=me.node,
             incarnation=me.incarnation,
@@ -150,7 +151,7 @@ class Election:
             previous_epoch=before.epoch,
             isr_before=tuple(disk.node for disk in before.isr),
             isr_after=tuple(disk.node for disk in state.isr),
-            leaderless_ms=silent_ms if before.leader is not None else None,
+            leaderless_ms=silent_ms,
         )
 
     def forget(self) -> None:

@@ -52,6 +52,11 @@ class Follower:
         self._reported_at = float("-inf")
         self._reported = 0
 
+    @property
+    def leader_heard_at(self) -> float | None:
+        """When the leader of this epoch was last heard; None if it never was."""
+        return None if self.leader is None else self.heard_at
+
     def on_append(self, append: Append) -> None:
         """Check the chain, take over what is new, ack what is synced. Of this epoch only."""
         context = self._context

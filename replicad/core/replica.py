@@ -357,7 +357,8 @@ class Replica:
 
     def _lead(self, state: ClusterState, version: int) -> None:
         context = self._context
-        opening = self._election.opening_of(state)
+        heard_at = self._role.leader_heard_at if isinstance(self._role, Follower) else None
+        opening = self._election.opening_of(state, heard_at)
         self._election.forget()
         context.persist_epoch(state.epoch)
         isr = [disk.node for disk in state.isr]

@@ -123,7 +123,8 @@ class RabbitMQ:
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.directory / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+                "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} "
+                "-mnesia core_dir false"  # Else it may leave a file wherever we were started.
             ),
             # The script then replaces itself by the Erlang machine instead of waiting for it, so
             # that the pid we know is the server's own.

@@ -242,3 +242,12 @@ def test_the_state_of_an_earlier_run_is_not_taken_for_an_own_success() -> None:
     assert not stepper.replica.leads
     assert stepper.context.epoch == 7
     assert stand(stepper).state.epoch == 8
+
+
+def test_who_never_heard_the_old_leader_does_not_say_how_long_it_was_silent() -> None:
+    stepper = candidate()
+    stepper.see(state_of(3, "n2"), 8, ["n1"])
+    stepper.finish(stand(stepper), Outcome.ACCEPTED)
+    opening = orjson.loads(decode_entry(stepper.only(AppendLines).lines[:-1]).value)
+    assert opening["reason"] == "the leader's registration is gone"
+    assert opening["leaderless_ms"] is None
