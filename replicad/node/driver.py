@@ -226,13 +226,13 @@ class Driver:
         """The record store was found damaged while it was read.
 
         Raises:
-            RecordsDamagedError: It is too large for that; this run has ended.
+            ReplicadError, OSError: It cannot be made anew now; this run has ended.
         """
         self._log.error("record store damaged, rebuilding it from the log")
         try:
             self.store.rebuild(self.store.records.applied.index)
-        except RecordsDamagedError as error:
-            self.fail(error)
+        except (ReplicadError, OSError) as error:
+            self.fail(error)  # At once: what is half made must not be read.
             raise
 
     # -- the loop -----------------------------------------------------------------------------
@@ -404,8 +404,10 @@ class Driver:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         try:
             self._watch_disk()
-        except (ReplicadError, OSError) as error:
-            self.fail(error)
+        except BaseException as error:
+            self.fail(error)  # Without ticks nobody would replace this replica.
+            if not isinstance(error, ReplicadError | OSError):
+                raise
         self._take(Tick())
 
     def _watch_disk(self) -> None:

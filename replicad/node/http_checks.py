@@ -13,15 +13,14 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from replicad.errors import CorruptLogError, RecordsDamagedError
+from replicad.errors import ReplicadError
 from replicad.node.driver import Driver
 from replicad.node.gates import Json, Served, bad_request, refusal
 from replicad.storage.snapshot import cut_ranges, parse_line
 
 _INDEXES_MAX: Final = 10_000
 _LINES_AT_ONCE: Final = 500
-# Long enough for an answer to leave.
-_FAREWELL_S: Final = 0.2
+_RECORDS_MAX: Final = 100_000
 
 
 class HttpChecks:
@@ -30,6 +29,7 @@ class HttpChecks:
     def __init__(self, node: Served) -> None:
         """Serve `node`."""
         self._node = node
+        self._scrubbing = asyncio.Lock()
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add their routes."""
@@ -65,7 +65,7 @@ class HttpChecks:
         upto = await self._upto(request)
         members = await _members(request)
         begin, end = _sort_key(members.get("from")), _sort_key(members.get("to"))
-        digests = []
+        digests: list[list[object]] = []
         for number, (index, key, line) in enumerate(_parsed(self._lines(upto))):
             if number % _LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)  # Others get their turn.
@@ -73,6 +73,8 @@ class HttpChecks:
                 continue
             if end is not None and key >= end:
                 break
+            if len(digests) == _RECORDS_MAX:
+                raise bad_request(f"more than {_RECORDS_MAX} records lie between from and to")
             collection, _, name = key.decode().partition("\0")
             digests.append([collection, name, index, sha256(line).hexdigest()])
         return _json({"index": upto, "records": digests})
@@ -80,12 +82,14 @@ class HttpChecks:
     async def _scrub(self, _request: web.Request) -> web.Response:
         """Read everything again, now and at full speed."""
         driver = self._driver()
-        try:
-            result = await driver.scrub.check_all()
-        except (CorruptLogError, RecordsDamagedError) as error:
-            # Whoever asked is told first; then this run ends, and the next one repairs the disk.
-            asyncio.get_running_loop().call_later(_FAREWELL_S, driver.fail, error)
-            return _json({"entries": 0, "restored": 0, "error": str(error)})
+        if self._scrubbing.locked():
+            raise refusal(web.HTTPConflict, {"error": "this replica is being read already"})
+        async with self._scrubbing:
+            try:
+                result = await driver.scrub.check_all()
+            except (ReplicadError, OSError) as error:
+                driver.fail(error)  # The next run repairs what is damaged.
+                return _json({"entries": 0, "restored": 0, "error": str(error)})
         return _json(result.describe())
 
     async def _upto(self, request: web.Request) -> int:

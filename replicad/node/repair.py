@@ -143,9 +143,9 @@ class DiskRepair:
         if node not in {disk.node for disk in isr}:
             return True
         for member in members:
-            if member.node != node and Disk(member.node, member.disk_id) in isr:
-                if await _takes_part(member.url):
-                    return True
+            counts = member.node != node and Disk(member.node, member.disk_id) in isr
+            if counts and await _takes_part(member.url):
+                return True
         return False
 
     async def _mend(self, repair: LogRepair, damage: Damage) -> None:

@@ -243,6 +243,7 @@ class Store:
                 empty now; the next opening makes it anew.
         """
         self.records.reset()
+        self._found = self.log.last  # What was verified once is read from the disk again.
         if index > _REBUILT_AT_ONCE:
             raise RecordsDamagedError("the record store was damaged, and is made anew on a restart")
         self._apply(index)

@@ -16,9 +16,10 @@ import errno
 import fcntl
 import os
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, Self
 
@@ -33,8 +34,9 @@ from replicad.errors import (
     ProtocolViolationError,
 )
 from replicad.storage.durable import disk_errors, make_directory, replace_file, sync_directory
+from replicad.storage.sealed import seal, unseal
 
-DIRECTORY_FORMAT: Final = 1
+DIRECTORY_FORMAT: Final = 2
 LOG_DIRECTORY: Final = "log"
 QUARANTINE: Final = "quarantine"
 
@@ -214,7 +216,7 @@ class DataDirectory:
         self.mark_suspect()  # So that an interrupted repair goes on.
         # Whatever was promised before, also if it is lost: the new disk acks nothing below this.
         self._epoch = max(self._epoch, epoch)
-        replace_file(self._path / "epoch", b"%d\n" % self._epoch)
+        replace_file(self._path / "epoch", seal(b"%d" % self._epoch))
         disk_id = secrets.token_hex(16)
         self._store(_Identity(DIRECTORY_FORMAT, self.node, disk_id, cluster_id))
 
@@ -250,7 +252,7 @@ class DataDirectory:
             DiskFailedError: The outcome is unknown.
         """
         if epoch > self._epoch:
-            replace_file(self._path / "epoch", b"%d\n" % epoch)
+            replace_file(self._path / "epoch", seal(b"%d" % epoch))
             self._epoch = epoch
 
     def free_bytes(self) -> int:
@@ -263,7 +265,7 @@ class DataDirectory:
         os.close(self._lock)
 
     def _store(self, identity: _Identity) -> None:
-        replace_file(self._path / "replica.json", orjson.dumps(identity) + b"\n")
+        replace_file(self._path / "replica.json", _encode(identity))
         self._identity = identity
 
     def _foreign(self, cluster_id: str) -> ForeignClusterError:
@@ -299,24 +301,42 @@ def _is_used(path: Path) -> bool:
 def _new(path: Path, node: str) -> tuple[_Identity, int]:
     identity = _Identity(DIRECTORY_FORMAT, node, secrets.token_hex(16), "")
     # The epoch first: a directory that has an identity has an epoch, so a lost one is noticed.
-    replace_file(path / "epoch", b"0\n")
-    replace_file(path / "replica.json", orjson.dumps(identity) + b"\n")
+    replace_file(path / "epoch", seal(b"0"))
+    replace_file(path / "replica.json", _encode(identity))
     return identity, 0
 
 
 def _read_identity(path: Path) -> _Identity | None:
+    """What replica.json says; None if it is gone or damaged.
+
+    Raises:
+        ConfigurationError: It is whole, and was made by another version.
+    """
     try:
         fields = orjson.loads(_read(path / "replica.json") or b"")
-        if fields["format"] != DIRECTORY_FORMAT:
-            raise ConfigurationError(f"{path} has format {fields['format']}; need format 1")
-        return _Identity(**fields)
-    except (ValueError, TypeError, KeyError):
+        is_whole = fields.pop("sha256", None) == _check_of(fields)
+        if is_whole and fields["format"] != DIRECTORY_FORMAT:
+            raise ConfigurationError(
+                f"{path} has format {fields['format']}; need format {DIRECTORY_FORMAT}"
+            )
+        return _Identity(**fields) if is_whole else None
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
+def _encode(identity: _Identity) -> bytes:
+    fields = asdict(identity)
+    return orjson.dumps({**fields, "sha256": _check_of(fields)}) + b"\n"
+
+
+def _check_of(fields: dict[str, object]) -> str:
+    """Tells whether a bit of the identity has changed on the disk."""
+    return sha256(orjson.dumps(fields)).hexdigest()
+
+
 def _read_epoch(path: Path) -> int | None:
-    data = (_read(path / "epoch") or b"").removesuffix(b"\n")
-    return int(data) if data.isdigit() else None
+    text = unseal(_read(path / "epoch") or b"")
+    return int(text) if text is not None and text.isdigit() else None
 
 
 def _read_suspicion(path: Path, disk_id: str) -> Suspicion | None:

@@ -11,7 +11,6 @@ Source: docs/log-format.md, "Where the log begins".
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +19,7 @@ import orjson
 from replicad.core.messages import Point
 from replicad.errors import CorruptLogError
 from replicad.storage.durable import disk_errors, replace_file
+from replicad.storage.sealed import seal, unseal
 
 _NAME: Final = "base"
 
@@ -53,8 +53,8 @@ def read_base(log: Path) -> Base | None:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
-    text, _, check = data.rpartition(b" ")
-    if check != sha256(text).hexdigest().encode() + b"\n":
+    text = unseal(data)
+    if text is None:
         raise CorruptLogError(f"{path} is damaged")
     fields = orjson.loads(text)
     return Base(
@@ -80,4 +80,4 @@ def write_base(log: Path, base: Base) -> None:
         "position": base.position,
     }
     text = orjson.dumps(fields)
-    replace_file(log / _NAME, b"%b %b\n" % (text, sha256(text).hexdigest().encode()))
+    replace_file(log / _NAME, seal(text))

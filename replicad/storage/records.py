@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import orjson
 
-from replicad.core.entry import EPOCH, INSERT, WriteRequest, split_value
+from replicad.core.entry import DIGEST_BYTES, EPOCH, INSERT, WriteRequest, split_value
 from replicad.core.events import Found
 from replicad.core.messages import Point
 from replicad.errors import (
@@ -31,6 +31,7 @@ from replicad.storage.snapshot import Record
 
 NOTHING_APPLIED: Final = Point(0, b"")
 
+_TABLES: Final = ("records", "requests", "applied")
 # What the schema stores as user_version; a file of any other version is rebuilt.
 _SCHEMA_VERSION: Final = 2
 _SCHEMA: Final = """
@@ -425,12 +426,16 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, Point]:
 def _prepare(path: Path, connection: sqlite3.Connection) -> Point:
     """Create the tables of a new file, or check an old one as far as that is cheap."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    tables = connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if version == 0 and not tables:
         connection.executescript(_SCHEMA)
-    elif version != _SCHEMA_VERSION:
-        raise RecordsDamagedError(f"{path} has schema version {version}")
-    index, digest = connection.execute("SELECT entry_index, digest FROM applied").fetchone()
+    elif version != _SCHEMA_VERSION or not tables.issuperset(_TABLES):
+        raise RecordsDamagedError(f"{path} has schema version {version} and tables {tables}")
+    match connection.execute("SELECT entry_index, digest FROM applied").fetchall():
+        case [(int(index), bytes(digest))] if index >= 0 and len(digest) in (0, DIGEST_BYTES):
+            pass
+        case other:  # SQLite has no checksums: it gives back whatever it finds.
+            raise RecordsDamagedError(f"{path} says that {other} was applied")
     (last,) = connection.execute("SELECT ifnull(max(entry_index), 0) FROM records").fetchone()
     if last > index:
         raise RecordsDamagedError(f"{path} holds entry {last} beyond the applied {index}")

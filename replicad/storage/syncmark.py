@@ -11,12 +11,12 @@ Source: docs/log-format.md, "Torn tail against corruption".
 from __future__ import annotations
 
 import os
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from replicad.core.messages import Point
 from replicad.storage.durable import disk_errors, failure, is_no_room, sync_data, sync_directory
+from replicad.storage.sealed import seal, unseal
 
 _BYTES: Final = 20 + 1 + 20 + 1 + 64 + 1 + 64 + 1
 
@@ -101,12 +101,12 @@ class SyncMark:
 
 def _encode(mark: Mark) -> bytes:
     text = b"%020d %020d %b" % (mark.position, mark.point.index, mark.point.digest.hex().encode())
-    return b"%b %b\n" % (text, sha256(text).hexdigest().encode())
+    return seal(text)
 
 
 def _decode(data: bytes) -> Mark:
-    text, _, check = data.rpartition(b" ")
-    if check != sha256(text).hexdigest().encode() + b"\n":
+    text = unseal(data)
+    if text is None:
         return NOTHING  # Never written, or torn by a power cut.
     position, index, digest = text.split(b" ")
     return Mark(int(position), Point(int(index), bytes.fromhex(digest.decode())))

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from replicad.coordination.memory import MemoryCoordinator
 from replicad.core.cluster import Disk
 from replicad.errors import (
     CorruptLogError,
@@ -23,6 +24,7 @@ from replicad.node import repair
 from replicad.node.store import Store
 from replicad.storage.datadir import DataDirectory
 from replicad.storage.quarantine import LogRepair
+from replicad.storage.sealed import unseal
 from tests.support.entries import write_of
 from tests.support.logs import assert_chained, log_bytes, sync_log
 from tests.support.nodes import Nodes
@@ -201,6 +203,28 @@ async def test_without_another_in_sync_replica_it_waits(nodes: Nodes) -> None:
     await assert_mended(nodes, "n1", old)
 
 
+async def test_a_registration_that_outlived_its_process_is_no_other_replica(nodes: Nodes) -> None:
+    """All ended together, and the session of one has not expired yet."""
+    (other,) = (member for member in nodes.coordinated.members if member.node == "n2")
+    await stop_all(nodes)
+    old = disk_of(nodes, "n1")
+    flip(segments(nodes, "n1")[1])
+    before = everything(nodes, "n1")
+    dead = MemoryCoordinator(nodes.coordinated)
+    await dead.start(lambda _: None)
+    await dead.register(lambda: other)
+    node = nodes.running["n1"] = nodes.make("n1")
+    starting = asyncio.create_task(node.start())
+    await eventually(lambda: bool(told(nodes, "n1", "disk repair waits")))
+    assert told(nodes, "n1", "disk repair waits")[0]["reason"].endswith("answers")
+    assert everything(nodes, "n1") == before
+    await dead.stop()
+    await nodes.start("n2")
+    await starting
+    await nodes.start("n3")
+    await assert_mended(nodes, "n1", old)
+
+
 async def test_one_that_waits_can_be_told_to_end(nodes: Nodes) -> None:
     await stop_all(nodes)
     flip(segments(nodes, "n1")[1])
@@ -288,7 +312,8 @@ async def test_a_lost_epoch_is_learnt_before_anything_is_acked(nodes: Nodes) -> 
     (nodes.data_dir("n1") / "epoch").write_bytes(b"\0\0\0")
     await nodes.start("n1")
     assert nodes.coordinated.state is not None
-    assert int((nodes.data_dir("n1") / "epoch").read_bytes()) >= nodes.coordinated.state.epoch
+    epoch = unseal((nodes.data_dir("n1") / "epoch").read_bytes())
+    assert int(epoch or 0) >= nodes.coordinated.state.epoch
     await assert_mended(nodes, "n1", old)
 
 

@@ -169,3 +169,13 @@ async def test_the_logs_front_may_go_while_it_is_read(
         each.store.drop_before(each.store.records.applied.index)
         assert each.store.log.first > 22
         assert (await passing).error == ""
+
+
+async def test_a_snapshot_that_is_gone_is_no_reason_to_doubt_the_disk(tmp_path: Path) -> None:
+    await retained(tmp_path)
+    (snapshot,) = (tmp_path / "snapshots").glob("*[0-9].ndjson")
+    snapshot.unlink()
+    async with driven(tmp_path) as each:
+        await eventually(lambda: each.driver.scrub.last is not None)
+        assert not each.failures
+        assert "snapshot damaged, deleted" in events(tmp_path)

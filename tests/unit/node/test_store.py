@@ -13,6 +13,7 @@ from replicad.core.messages import Point
 from replicad.errors import CorruptLogError, RecordsDamagedError
 from replicad.node.store import Store
 from replicad.storage.datadir import DataDirectory
+from replicad.storage.sealed import seal
 from tests.support.entries import LogBuilder, opening_of, write_of
 from tests.support.logs import log_bytes
 
@@ -236,7 +237,7 @@ def test_lines_are_read_byte_for_byte(tmp_path: Path, open_store: Open) -> None:
 def test_the_epoch_is_on_the_disk(tmp_path: Path, open_store: Open) -> None:
     store = open_store()
     store.persist_epoch(7)
-    assert (tmp_path / "epoch").read_bytes() == b"7\n"
+    assert (tmp_path / "epoch").read_bytes() == seal(b"7")
     store.abandon()
 
 

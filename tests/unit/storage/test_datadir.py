@@ -16,7 +16,9 @@ from replicad.errors import (
     ForeignClusterError,
     ProtocolViolationError,
 )
+from replicad.storage import datadir
 from replicad.storage.datadir import DataDirectory, Trouble
+from replicad.storage.sealed import seal
 from tests.unit.storage.conftest import FileSizeLimit
 
 
@@ -48,7 +50,7 @@ def test_the_epoch_never_goes_back(tmp_path: Path) -> None:
     directory.persist_epoch(6)
     directory.close()
     assert directory.epoch == 7
-    assert (tmp_path / "epoch").read_bytes() == b"7\n"
+    assert (tmp_path / "epoch").read_bytes() == seal(b"7")
 
 
 def test_two_openings_in_one_process_exclude_each_other(tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_a_new_disk_promises_no_lower_epoch_than_the_old_one(tmp_path: Path) -> 
     directory = suspect(tmp_path)
     directory.replace_disk("abc", 3)
     directory.close()
-    assert (tmp_path / "epoch").read_bytes() == b"7\n"
+    assert (tmp_path / "epoch").read_bytes() == seal(b"7")
 
 
 def test_a_lost_epoch_comes_from_the_coordinator(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_a_lost_epoch_comes_from_the_coordinator(tmp_path: Path) -> None:
     directory = DataDirectory.open(tmp_path, "n1")
     directory.replace_disk("abc", 0)
     directory.close()
-    assert (tmp_path / "epoch").read_bytes() == b"0\n"
+    assert (tmp_path / "epoch").read_bytes() == seal(b"0")
 
 
 def test_a_lost_identity_is_made_anew_with_another_disk_id(tmp_path: Path) -> None:
@@ -269,12 +271,30 @@ def test_a_suspicion_that_finds_no_room_holds_in_this_process(
     directory.close()
 
 
-def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:
-    DataDirectory.open(tmp_path, "n1").close()
-    identity = tmp_path / "replica.json"
-    identity.write_bytes(identity.read_bytes().replace(b'"format":1', b'"format":2'))
-    with pytest.raises(ConfigurationError, match="format 2"):
+def test_a_format_of_the_future_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as future:
+        future.setattr(datadir, "DIRECTORY_FORMAT", 9)
+        DataDirectory.open(tmp_path, "n1").close()
+    with pytest.raises(ConfigurationError, match="format 9"):
         DataDirectory.open(tmp_path, "n1")
+
+
+@pytest.mark.parametrize("name", ["replica.json", "epoch"])
+def test_every_bit_that_flips_is_noticed(tmp_path: Path, name: str) -> None:
+    """Another node's name or cluster, or a lower epoch, must not be believed."""
+    directory = DataDirectory.open(tmp_path, "n1")
+    directory.adopt_cluster("c")
+    directory.persist_epoch(12)
+    directory.close()
+    whole = (tmp_path / name).read_bytes()
+    for at in range(len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        (tmp_path / name).write_bytes(damaged)
+        directory = DataDirectory.open(tmp_path, "n1")
+        assert directory.suspicion is not None
+        assert directory.suspicion.trouble is Trouble.IDENTITY
+        directory.close()
 
 
 def test_an_unusable_path_is_the_operators_to_change(tmp_path: Path) -> None:
@@ -291,7 +311,7 @@ def test_no_room_for_an_epoch_leaves_the_old_one(
     with file_size_limit(1), pytest.raises(DiskFullError):
         directory.persist_epoch(60)
     assert directory.epoch == 5
-    assert (tmp_path / "epoch").read_bytes() == b"5\n"
+    assert (tmp_path / "epoch").read_bytes() == seal(b"5")
     directory.persist_epoch(60)
     assert (tmp_path / "epoch").read_bytes() == b"60\n"
     directory.close()

@@ -444,3 +444,24 @@ def test_a_crash_while_the_file_is_replaced(
     assert seen <= {0, 3, 7}
     assert records.applied.index == count(records) == 7
     records.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE applied SET entry_index = CAST(entry_index AS BLOB)",
+        "DELETE FROM applied",
+        "DROP TABLE applied",
+        "DROP TABLE records",
+    ],
+)
+def test_what_cannot_be_read_as_a_record_store_is_made_anew(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "records.sqlite"
+    Records.open(path).close()
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    records = Records.open(path)
+    assert records.applied.index == 0
+    records.close()
