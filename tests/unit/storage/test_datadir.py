@@ -313,7 +313,7 @@ def test_no_room_for_an_epoch_leaves_the_old_one(
     assert directory.epoch == 5
     assert (tmp_path / "epoch").read_bytes() == seal(b"5")
     directory.persist_epoch(60)
-    assert (tmp_path / "epoch").read_bytes() == b"60\n"
+    assert (tmp_path / "epoch").read_bytes() == seal(b"60")
     directory.close()
 
 
