@@ -17,9 +17,12 @@ ROUNDS ?= 10
 SEEDS ?= 10000
 SEED  ?=
 
+# Of `make chaos`; SEED is that of an earlier run.
+MINUTES ?= 10
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv servers tools run test test-compose bench-failover sim lint format lock clean
+.PHONY: help venv servers tools fault-tools run test faults chaos test-compose bench-failover sim lint format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,8 +61,17 @@ tools:  # Spin and a C compiler, for the protocol's model; from Debian's package
 run: $(STAMP)  ## start a whole cluster and load the example forms (DIR=..., ONCE=1)
 	@$(BIN)/replicad demo --dir $(DIR) $(if $(ONCE),--once)
 
-test: lint servers tools  ## lint, types and every test, on real RabbitMQ and ZooKeeper
-	$(BIN)/python -m pytest
+test: lint servers tools fault-tools  ## lint, types and all tests under 20 s, on real servers
+	$(BIN)/python -m pytest -m "not slow"
+
+fault-tools: $(STAMP)  # strace, libfiu and what else fault tests need, from Debian's packages
+	@$(BIN)/python -m tests.support.tools
+
+faults: $(STAMP) servers fault-tools  ## the fault tests that take 20 s or more; as root
+	$(BIN)/python -m pytest -m slow
+
+chaos: $(STAMP) servers fault-tools  ## overlapping random faults under load (MINUTES=10, SEED=n)
+	@$(BIN)/python -m tests.faults.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 test-compose: $(STAMP)  ## the integration tests against `docker compose up`
 	@tests/compose/run.sh $(BIN)/python

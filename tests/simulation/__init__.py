@@ -1,9 +1,10 @@
 """The whole cluster in one deterministic process: the production core on a simulated world.
 
-`world.py` holds time and chance, `disk.py` what a machine keeps, `network.py` RabbitMQ,
-`coordinator.py` ZooKeeper, `node.py` the driver of one core, `clients.py` the load, `faults.py`
-what goes wrong, `judge.py` what may never happen, `simulation.py` the play; `planted.py` holds
-mistakes that the judge must find.
+The world: `world.py` holds time and chance, `disk.py` what a machine keeps, `broker.py` RabbitMQ,
+`coordinator.py` ZooKeeper, `process.py` and `node.py` the driver of one core, `clients.py` the
+load. The play: `simulation.py` with the storms of `faults.py`, and `calm.py`, where one single
+thing happens to a healthy cluster. The verdict: `judge.py` holds what may never happen.
 
-`python -m tests.simulation SEED` replays one seed and prints its trace.
+`planted.py` holds mistakes that the judge must find. `make sim SEEDS=10000` plays many seeds,
+`make sim SEED=n` one, with its trace; `python -m tests.simulation --help` has more.
 """

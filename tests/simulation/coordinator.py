@@ -38,14 +38,20 @@ class Coordinator:
         self.config = config
         self.state: ClusterState | None = None
         self.version = -1
+        self.leaders: dict[int, str | None] = {}
+        """Whom the state has ever named, by epoch."""
         self.members: dict[str, Member] = {}
         self._sessions: dict[str, _Session] = {}
         self._history: list[View] = []
         self.disconnects = 0.0
         """How often a connection breaks around a proposal, before or after it took effect."""
+        self.slow = 0.02
+        """How often an answer takes unusually long."""
         self.lag = 0.0
         """How often a replica is shown an old view, as by a server that lags."""
         self.on_change: Callable[[], None] = lambda: None
+        self.on_doubt: Callable[[ClusterState], None] = lambda _: None
+        """The outcome of a proposal will not be known in time."""
 
     def view(self) -> View:
         members = tuple(sorted(self.members.values(), key=lambda m: (m.node, m.incarnation)))
@@ -62,13 +68,13 @@ class Coordinator:
         if self._history and self._world.chance(self.lag):
             session.behind_until = self._world.now + self._world.rng.uniform(0.0, 2.0)
             old = ViewSeen(self._world.rng.choice(self._history))
-            self._world.after(0.0, lambda: session.feed(old))
+            self._world.after(self._world.rng.uniform(0.0, 1.0), lambda: session.feed(old))
         self._register(member)
 
-    def leave(self, incarnation: str) -> None:
-        """The process stopped: its session ends after the timeout."""
+    def leave(self, incarnation: str, *, politely: bool = False) -> None:
+        """The process stopped: its session ends at once if it says so, else after the timeout."""
         self._sessions.pop(incarnation, None)
-        self._world.after(SESSION_S, lambda: self._expire(incarnation))
+        self._world.after(0.0 if politely else SESSION_S, lambda: self._expire(incarnation))
 
     def expire(self, incarnation: str) -> None:
         """The session of a living process ends; it registers again a moment later."""
@@ -97,6 +103,12 @@ class Coordinator:
 
         self._world.after(SESSION_S, expire)
         self._world.after(seconds, mend)
+
+    def show_old(self, incarnation: str) -> None:
+        """The process is shown an old view, as by a server that lags, and later the newest one."""
+        if self._history:
+            old = self._world.rng.choice(self._history)
+            self._show(incarnation, old, self._world.rng.uniform(0.0, 0.1))
 
     def _register(self, member: Member) -> None:
         for incarnation, other in list(self.members.items()):
@@ -130,7 +142,10 @@ class Coordinator:
         def arrive() -> None:
             finished = self._transact(state, expected)
             if self._world.chance(self.disconnects):
-                self.cut(incarnation, self._world.rng.uniform(0.3, 4.0))
+                # The client knows at once that it will not hear the outcome.
+                self._world.after(self._world.rng.uniform(0.0, 0.1), lambda: call.answer(unknown))
+                self.cut(incarnation, self._world.rng.choice((0.9, 4.0)) * self._world.rng.random())
+                self.on_doubt(state)
             self._reply(incarnation, lambda: call.answer(finished))
 
         delay = self._delay()
@@ -156,6 +171,7 @@ class Coordinator:
         if expected != self.version:
             return ProposalFinished(state.nonce, Outcome.REFUSED, -1)
         self.state, self.version = state, self.version + 1
+        self.leaders.setdefault(state.epoch, state.leader)
         names = [d.node for d in state.isr]
         self._world.log(f"zk v{self.version} epoch {state.epoch} {state.leader} isr {names}")
         self.on_change()
@@ -190,7 +206,7 @@ class Coordinator:
                 return
             session.feed(ViewSeen(view))
             if view is not self._history[-1]:  # Views overtake each other; none is the last.
-                self._show(incarnation, self._history[-1], 0.1)
+                self._show(incarnation, self._history[-1], self._world.rng.uniform(0.05, 0.5))
 
         self._world.after(delay, deliver)
 
@@ -199,7 +215,7 @@ class Coordinator:
         return session is None or session.cut
 
     def _delay(self) -> float:
-        slow = self._world.chance(0.02)
+        slow = self._world.chance(self.slow)
         return self._world.rng.uniform(0.1, 0.6) if slow else self._world.rng.uniform(0.0005, 0.01)
 
 

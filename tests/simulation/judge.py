@@ -4,77 +4,186 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from replicad.core.cluster import ClusterState
-from replicad.core.effects import Committed
-from replicad.core.entry import DIGEST_BYTES
-from tests.simulation.disk import Disk
+from replicad.core.cluster import ClusterConfig, ClusterState
+from replicad.core.context import Context
+from replicad.core.effects import Committed, Rejected
+from replicad.core.entry import WriteRequest
+from tests.simulation.disk import Disk, Record, decode
 
 
 class Judge:
-    """Knows every acknowledged write and every committed entry."""
+    """Knows what clients have sent, every committed entry, and what was promised to whom."""
 
     def __init__(self) -> None:
         self.committed: list[bytes] = []
-        self.acknowledged: dict[str, Committed] = {}
+        """The digest of every committed entry."""
+        self.acknowledged: dict[str, int] = {}
+        """The index that a request was told."""
+        self.sent: dict[str, list[WriteRequest]] = {}
+        """What clients have ever asked for, by request id."""
+        self.floor = 0
+        """Somebody has seen the state at this index: nobody may see an older one from now on."""
         self.known_keys: dict[str, None] = {}
         """Keys that were acknowledged or seen by a strong read, oldest first."""
-        self._highest: Committed | None = None
+        self._rows: dict[int, tuple[str, Record]] = {}
+        self._counts = [0]
+        self._keys: dict[str, int] = {}
+        self._requests: dict[str, int] = {}
         self._leaders: dict[int, str] = {}
+        self._epochs: dict[str, int] = {}
         self._promised: dict[str, int] = {}
+        self._commits: dict[str, int] = {}
+        self._known: dict[str, int] = {}
+
+    # -- epochs -------------------------------------------------------------------------------
 
     def leads(self, epoch: int, incarnation: str) -> None:
         """One leader an epoch, for ever (rule 4)."""
         assert self._leaders.setdefault(epoch, incarnation) == incarnation, f"two in {epoch}"
 
+    def check_state(self, state: ClusterState | None, config: ClusterConfig) -> None:
+        """What is stored never names too few (rule 3), nor a second leader for an epoch."""
+        if state is not None:
+            assert len(state.isr) >= config.min_in_sync, f"stored with {len(state.isr)} in sync"
+            assert len({disk.node for disk in state.isr}) == len(state.isr), "a node twice in sync"
+            if state.incarnation is not None:
+                self.leads(state.epoch, state.incarnation)
+
     def confirms(self, disk: Disk, epoch: int) -> None:
         """Whoever confirmed an epoch never helps a lower one again, in no process (rule 4)."""
         before = self._promised.get(disk.disk_id, 0)
         assert epoch >= before, f"{disk.node} acks in epoch {epoch} after epoch {before}"
+        assert epoch <= disk.epoch, f"{disk.node} acks in epoch {epoch} before it is persisted"
         self._promised[disk.disk_id] = epoch
 
-    def commits(self, disk: Disk, before: int, index: int) -> None:
-        """Committed prefixes are equal."""
-        for at in range(before + 1, index + 1):
-            digest = _digest(disk, at)
+    # -- the log and what follows from it -----------------------------------------------------
+
+    def ends(self, disk: Disk) -> None:
+        """A process has ended, perhaps with its machine."""
+        self._known[disk.disk_id] = max(disk.applied, disk.named_commit)
+
+    def boots(self, disk: Disk, context: Context) -> None:
+        """A process starts: what its disk once had synced it still knows."""
+        before = self._epochs.get(disk.disk_id, 0)
+        assert context.epoch >= before, f"{disk.node} forgot epoch {before}"
+        known = self._known.get(disk.disk_id, 0)
+        assert context.commit >= known, f"{disk.node} forgot that {known} was committed"
+        self._commits[disk.disk_id] = 0
+        self.check_step(disk, context, leads=False)
+        self.check_rows(disk)
+
+    def check_step(self, disk: Disk, context: Context, *, leads: bool) -> None:
+        """After each step of a replica: its numbers fit, and never go back within one run."""
+        assert context.log.last == disk.last, f"{disk.node} lost count of its log"
+        assert context.applied <= context.synced <= disk.synced, f"{disk.node} is not synced"
+        assert context.applied <= context.commit
+        assert context.applied == disk.applied
+        assert context.log.last_epoch <= context.epoch, f"{disk.node} is ahead of its epoch"
+        before = self._commits[disk.disk_id]
+        assert context.commit >= before, f"{disk.node} forgot a commit"
+        if context.commit > before:
+            self.check_commit(disk, context, context.commit, leads=leads)
+        epoch = self._epochs.get(disk.disk_id, 0)
+        assert context.epoch >= epoch, f"{disk.node} went back from epoch {epoch}"
+        if context.epoch > epoch:
+            self._epochs[disk.disk_id] = context.epoch
+
+    def check_commit(self, disk: Disk, context: Context, index: int, *, leads: bool) -> None:
+        """Committed prefixes are equal, and it is a leader that commits first (rule 1)."""
+        # What is before the base came with a snapshot, and is compared row by row.
+        known = max(self._commits[disk.disk_id], context.log.base.index - 1)
+        for at in range(max(known, 0) + 1, index + 1):
+            digest = context.log.digest_at(at)
             if at <= len(self.committed):
                 assert self.committed[at - 1] == digest, f"{disk.node} committed other entry {at}"
             else:
-                assert at == len(self.committed) + 1
-                self.committed.append(digest)
+                assert leads, f"{disk.node} committed entry {at} before any leader"
+                self._extend(disk.line(at), digest)
+        self._commits[disk.disk_id] = max(known, index)
 
-    def acknowledges(self, request: str, key: str, result: Committed) -> None:
-        """A request has one outcome for ever, and it is a committed entry (rules 1 and 10)."""
-        assert self.acknowledged.setdefault(request, result) == result, "two outcomes"
-        assert self.committed[result.index - 1] == result.digest, f"{request} is not committed"
-        self.known_keys[key] = None
-        if self._highest is None or result.index > self._highest.index:
-            self._highest = result
+    def _extend(self, line: bytes, digest: bytes) -> None:
+        """The reference: one more entry is committed, which some client asked for, once."""
+        self.committed.append(digest)
+        at = len(self.committed)
+        entry = decode(line)
+        assert entry.index == at
+        if entry.key is not None and entry.request is not None:
+            asked = [(write.key, write.value) for write in self.sent[entry.request]]
+            assert (entry.key, entry.value) in asked, f"nobody asked for entry {at}"
+            assert entry.key not in self._keys, f"{entry.key} is committed twice"
+            assert entry.request not in self._requests, f"{entry.request} is committed twice"
+            self._keys[entry.key] = self._requests[entry.request] = at
+            self._rows[at] = entry.key, Record(at, entry.value)
+        self._counts.append(len(self._rows))
+
+    def check_applied(self, disk: Disk, rows: list[int]) -> None:
+        """The rows that these entries have just given are the reference's."""
+        for at in rows:
+            key, record = self._rows[at]
+            assert disk.records["c", key] == record, f"{disk.node} applied {key} otherwise"
+        assert len(disk.records) == self._counts[disk.applied], f"{disk.node} has other records"
+
+    def check_rows(self, disk: Disk) -> None:
+        """The whole record store is the reference's at its index."""
+        self.check_applied(disk, [record.index for record in disk.records.values()])
 
     def check_electable(self, state: ClusterState | None, disks: Iterable[Disk]) -> None:
-        """Whoever may be elected holds every acknowledged write, synced.
+        """Whoever may be elected holds every committed entry, synced.
 
-        Digests are chained: a disk that holds the highest acknowledged entry holds them all.
+        Digests are chained: a disk that holds the last committed entry holds them all. A disk
+        whose damage nobody has noticed is one of those that a cluster may lose.
         """
-        highest = self._highest
-        if state is None or highest is None:
+        if state is None or not self.committed:
             return
         members = {member.disk_id for member in state.isr}
+        index, digest = len(self.committed), self.committed[-1]
         for disk in disks:
-            if disk.disk_id in members:
-                index = highest.index
-                held = index <= disk.synced and _digest(disk, index) == highest.digest
-                assert held, f"{disk.node} is electable without the acknowledged entry {index}"
+            if disk.disk_id in members and not disk.damaged:
+                held = disk.holds(index, digest)
+                assert held, f"{disk.node} is electable without the committed entry {index}"
 
-    def check_read(self, key: str, *, found: bool, known: bool) -> None:
-        """A strong read sees what was acknowledged or read before it began (rule 11)."""
-        assert found or not known, f"stale read: {key} is missing"
-        if found:
+    # -- what clients are told ----------------------------------------------------------------
+
+    def acknowledges(self, write: WriteRequest, result: Committed) -> None:
+        """A request has one outcome for ever, and it is a committed entry (rules 1 and 10)."""
+        request = write.request
+        index = self.acknowledged.setdefault(request, result.index)
+        assert index == result.index, f"{request} has two outcomes"
+        assert index <= len(self.committed), f"{request} is not committed"
+        # Of an entry that the log holds no more the digest is not known.
+        assert result.digest in (self.committed[index - 1], b""), f"{request} is another entry"
+        assert self._requests[request] == result.index, f"{request} is not in that entry"
+        row = write.key, Record(result.index, write.value)
+        assert self._rows[result.index] == row, f"{request} was another write"
+        self._see(write.key, result.index)
+
+    def check_read(self, disk: Disk, key: str, *, floor: int) -> None:
+        """A strong read shows a committed state, none older than any seen before it began."""
+        assert disk.applied >= floor, f"stale read at {disk.applied}: {floor} was seen before"
+        index = self._keys.get(key, 0)
+        expected = self._rows[index][1] if 0 < index <= disk.applied else None
+        assert disk.records.get(("c", key)) == expected, f"{key} is read otherwise"
+        self.floor = max(self.floor, disk.applied)
+        if expected is not None:
             self.known_keys.setdefault(key)
 
-    def check_duplicate(self, disk: Disk, key: str) -> None:
-        """Nobody is told that a record exists before it is committed."""
-        assert ("c", key) in disk.records, f"{key} is no duplicate of anything committed"
+    def check_rejection(
+        self, disk: Disk, write: WriteRequest, result: Rejected, *, floor: int
+    ) -> None:
+        """A rejection is a strong read, and rests on what is committed (rules 10 and 11)."""
+        assert disk.applied >= floor, f"stale rejection at {disk.applied}: {floor} was seen before"
+        found = disk.requests.get(write.request)
+        if result is Rejected.MISMATCH:
+            assert found is not None, f"{write.request} is not used by anything committed"
+            assert found[1] != write.fingerprint, f"{write.request} is the same write"
+            self.floor = max(self.floor, found[0])
+        else:
+            own = found is not None and found[1] == write.fingerprint
+            assert not own, f"{write.request} was applied and is rejected"
+            record = disk.records.get(("c", write.key))
+            assert record is not None, f"{write.key} is no duplicate of anything committed"
+            self._see(write.key, record.index)
 
-
-def _digest(disk: Disk, index: int) -> bytes:
-    return bytes.fromhex(disk.lines[index - 1][-2 * DIGEST_BYTES - 2 : -2].decode())
+    def _see(self, key: str, index: int) -> None:
+        self.known_keys[key] = None
+        self.floor = max(self.floor, index)

@@ -8,12 +8,19 @@ from random import Random
 
 
 class World:
-    """A queue of things that will happen. Runs them in order of time, then of planning."""
+    """A queue of things that will happen. Runs them in order of time, then of planning.
 
-    def __init__(self, seed: int) -> None:
+    Attributes:
+        trace: What happened, for people; with every message and event if `verbose`.
+        steps: How many things have happened.
+    """
+
+    def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.rng = Random(seed)  # noqa: S311 - a reproducible run is the purpose
         self.now = 0.0
+        self.verbose = verbose
         self.trace: list[str] = []
+        self.steps = 0
         self._planned: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -22,7 +29,7 @@ class World:
         heapq.heappush(self._planned, (self.now + delay_s, self._count, action))
 
     def chance(self, probability: float) -> bool:
-        return self.rng.random() < probability
+        return probability > 0.0 and self.rng.random() < probability
 
     def log(self, text: str) -> None:
         self.trace.append(f"{self.now:9.4f} {text}")
@@ -30,4 +37,10 @@ class World:
     def step(self) -> None:
         """Let the next thing happen."""
         self.now, _, action = heapq.heappop(self._planned)
+        self.steps += 1
         action()
+
+    def until(self, time: float) -> None:
+        """Let everything happen that is planned before `time`."""
+        while self.now < time:
+            self.step()

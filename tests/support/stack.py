@@ -16,11 +16,16 @@ _UP_S = 600  # A compose stack builds its images first.
 
 @dataclass(slots=True)
 class Stack:
-    """One stack's directory, backend, and what `up` said last."""
+    """One stack's directory, backend, and what `up` said last.
+
+    Attributes:
+        wrapper: The executable by which the stack starts its processes; none when empty.
+    """
 
     directory: Path
     backend: str
     description: dict[str, Any] = field(default_factory=dict)
+    wrapper: str = ""
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `replicad stack ...`. Returns only when nobody holds its pipes any more."""
@@ -30,6 +35,7 @@ class Stack:
             capture_output=True,
             text=True,
             timeout=_UP_S,
+            env=os.environ | {"REPLICAD_STACK_WRAPPER": self.wrapper},
             check=False,
         )
         assert done.returncode == 0 or not check, done.stderr

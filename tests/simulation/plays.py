@@ -1,0 +1,63 @@
+"""Which play belongs to a seed, and many of them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from replicad.errors import ReplicadError
+from tests.simulation.calm import Calm
+from tests.simulation.simulation import Simulation
+
+CALM_EVERY = 3
+CHUNK = 20
+STORY_LINES = 60
+
+Play = Simulation | Calm
+
+
+def play_of(seed: int, *, verbose: bool = False) -> Play:
+    """The play of this seed, not begun yet: mostly a storm of faults, sometimes a calm."""
+    calm = seed % CALM_EVERY == CALM_EVERY - 1
+    return Calm(seed, verbose=verbose) if calm else Simulation(seed, verbose=verbose)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one play ended.
+
+    Attributes:
+        failure: What was violated; "" if nothing was.
+        story: The end of the trace, if something was.
+        acknowledged, reads, rejected: How much the clients were told.
+    """
+
+    seed: int
+    failure: str
+    story: tuple[str, ...]
+    acknowledged: int
+    reads: int
+    rejected: int
+
+
+def judge(seed: int) -> Verdict:
+    """Play it."""
+    play = play_of(seed)
+    failure = ""
+    story: tuple[str, ...] = ()
+    try:
+        play.play()
+    # A defect of the core may also show in its own lists.
+    except (AssertionError, ReplicadError, LookupError) as error:
+        failure, story = f"{type(error).__name__}: {error}", tuple(play.world.trace[-STORY_LINES:])
+    simulation = play.simulation
+    acknowledged, clients = len(simulation.judge.acknowledged), simulation.clients
+    return Verdict(seed, failure, story, acknowledged, clients.reads_served, clients.rejected)
+
+
+def judge_many(seeds: range, jobs: int) -> Iterator[Verdict]:
+    """Play all of them in so many processes; verdicts come in the order of the seeds."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(judge, seeds, chunksize=CHUNK)

@@ -1,0 +1,1 @@
+"""Faults to inject into a native stack. Each injector makes sure that its fault took effect."""
