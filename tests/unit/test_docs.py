@@ -10,6 +10,7 @@ import click
 import pytest
 
 from replicad.cli import replicad
+from tests.simulation.planted import MISTAKES
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -124,3 +125,9 @@ def test_every_rule_that_the_code_cites_is_written() -> None:
     cited = set(re.findall(r"\b[Rr]ules? (\d+)", code()))
     assert len(written) == 13
     assert cited <= written
+
+
+def test_every_planted_mistake_is_listed() -> None:
+    """Each is a row `name`: what it is | rule | seeds it took."""
+    page = (ROOT / "docs/testing.md").read_text()
+    assert sorted(re.findall(r"^\| `(\w+)`: ", page, re.MULTILINE)) == sorted(MISTAKES)

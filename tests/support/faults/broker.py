@@ -60,7 +60,7 @@ class Broker:
 
     async def _has_alarm(self) -> bool:
         nodes: list[dict[str, Any]] = await self._get("nodes")
-        return bool(nodes[0]["mem_alarm"])
+        return bool(nodes[0].get("mem_alarm"))  # It takes a while to know about itself.
 
     async def queue(self, replica: str, kind: str) -> str:
         """The name of a replica's queue, `log` or `acks`."""
