@@ -111,6 +111,7 @@ class Context:
         self.leaving = False
         self.left = False
         self.fetching_snapshot = False
+        self.level_at: float | None = None
         self._unix_ms = 0
         self._tokens = 0
         self._last_time = last_time

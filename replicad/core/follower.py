@@ -41,7 +41,6 @@ class Follower:
         self._context = context
         self.leader: str | None = None
         self.heard_at = context.now
-        self.level_at: float | None = None
         self._level_if: tuple[int, float] | None = None
         self._acked: deque[tuple[int, float]] = deque(maxlen=_ACKS_MAX)
         # What is known to equal the log of the leader of this epoch, synced or not.
@@ -105,7 +104,7 @@ class Follower:
         if context.log.holds(self._commit):
             context.advance_commit(self._commit.index)
         if self._level_if is not None and self._level_if[0] <= context.applied:
-            self.level_at = self._level_if[1]
+            context.level_at = self._level_if[1]
         self._ack(self.leader)
 
     def on_offer(self, offer: Offer) -> None:

@@ -164,7 +164,8 @@ class Replica:
     def _stale_s(self, now: float) -> float | None:
         if isinstance(self._role, Leader):
             return self._role.stale_s(now)
-        return None if self._role.level_at is None else now - self._role.level_at
+        level_at = self._context.level_at
+        return None if level_at is None else now - level_at
 
     def _dispatch(self, event: Event) -> None:
         match event:

@@ -315,7 +315,15 @@ async def test_the_cluster_as_it_is_told(client: Client, cluster: Cluster) -> No
     for replica in view["replicas"]:
         name = replica["name"]
         positions = ["last_index", "commit_index", "applied_index", "digest"]
-        assert list(replica) == ["name", "role", "url", *positions, "lag", "scrub", "last_contact_ms"]
+        assert list(replica) == [
+            "name",
+            "role",
+            "url",
+            *positions,
+            "lag",
+            "scrub",
+            "last_contact_ms",
+        ]
         assert replica["role"] == ("leader" if name == view["leader"] else "follower")
         assert cluster.backend == "compose" or replica["url"] == urls[name]
         line = log_lines(cluster.data_dir(name))[replica["last_index"] - 1]

@@ -60,7 +60,6 @@ def test_plays_are_eventful() -> None:
         "a sync of",
         "torn",
         "it was synced",
-        "it was committed",
         "follower gone",
         "connection to the broker is gone",
         *(event.__name__ for event in EVENTS),
