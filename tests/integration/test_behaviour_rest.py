@@ -315,7 +315,8 @@ async def test_the_cluster_as_it_is_told(client: Client, cluster: Cluster) -> No
     for replica in view["replicas"]:
         name = replica["name"]
         positions = ["last_index", "commit_index", "applied_index", "digest"]
-        assert list(replica) == [
+        known = [*positions, "lag", "scrub", "last_contact_ms"]
+        assert list(replica) == ["name", "role", "url", *known]
             "name",
             "role",
             "url",
