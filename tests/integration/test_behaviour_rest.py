@@ -317,14 +317,6 @@ async def test_the_cluster_as_it_is_told(client: Client, cluster: Cluster) -> No
         positions = ["last_index", "commit_index", "applied_index", "digest"]
         known = [*positions, "lag", "scrub", "last_contact_ms"]
         assert list(replica) == ["name", "role", "url", *known]
-            "name",
-            "role",
-            "url",
-            *positions,
-            "lag",
-            "scrub",
-            "last_contact_ms",
-        ]
         assert replica["role"] == ("leader" if name == view["leader"] else "follower")
         assert cluster.backend == "compose" or replica["url"] == urls[name]
         line = log_lines(cluster.data_dir(name))[replica["last_index"] - 1]
