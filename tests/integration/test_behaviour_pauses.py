@@ -152,9 +152,13 @@ async def test_data_without_a_state_in_zookeeper(
             assert status == 200
             assert json.loads(body)["writable"] is False
             async with aiohttp.ClientSession(headers={"X-Replicad-Epoch": "1"}) as session:
-                for path in ("writes",):
-                    async with session.post(f"{url}/internal/{path}", data=form("x")) as answer:
-                        assert answer.status == 421
+                for path, body in (
+                    ("writes", form("x")),
+                    ("gets", b'{"collection":"forms","keys":["x"]}'),
+                    ("requests", b'{"request":"x"}'),
+                ):
+                    async with session.post(f"{url}/internal/{path}", data=body) as answer:
+                        assert answer.status == 421, path
             assert process.poll() is None
     finally:
         empty.stop()
