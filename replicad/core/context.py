@@ -111,7 +111,7 @@ class Context:
         self.leaving = False
         self.left = False
         self.fetching_snapshot = False
-        self.level_at: float | None = None
+        self._level_at = float("-inf")
         self._unix_ms = 0
         self._tokens = 0
         self._last_time = last_time
@@ -122,6 +122,14 @@ class Context:
         """Start a step: `now` is monotonic seconds, `unix_ms` the wall clock."""
         self.now = now
         self._unix_ms = unix_ms
+
+    def note_level(self, at: float) -> None:
+        """What was committed before `at` is applied here."""
+        self._level_at = max(self._level_at, at)
+
+    def stale_s(self, now: float) -> float | None:
+        """For how long that has not been certain; None if it never was."""
+        return None if self._level_at == float("-inf") else now - self._level_at
 
     def finish(self) -> list[Effect]:
         """End a step: what it wants done, in order."""

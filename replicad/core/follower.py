@@ -103,9 +103,18 @@ class Follower:
             return
         if context.log.holds(self._commit):
             context.advance_commit(self._commit.index)
-        if self._level_if is not None and self._level_if[0] <= context.applied:
-            context.level_at = self._level_if[1]
+        if self._level_if is not None and self._knows_commit(self._level_if[0]):
+            context.note_level(self._level_if[1])
         self._ack(self.leader)
+
+    def _knows_commit(self, index: int) -> bool:
+        """Whether this is applied, and was told by a leader that knew what is committed (rule 6).
+
+        Until its epoch's first entry has committed, others may have committed more before.
+        """
+        context = self._context
+        there = context.log.base.index <= index <= context.applied
+        return there and context.log.epoch_at(index) == context.epoch
 
     def on_offer(self, offer: Offer) -> None:
         """The leader has no entries that follow what was asked for (rule 7)."""

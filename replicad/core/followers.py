@@ -25,7 +25,9 @@ class Progress:
         matched: Its log, synced, equals the leader's up to here.
         round: The newest round in which it confirmed the epoch.
         heard_at: When its last message came.
-        fresh_at: When the newest message was sent that it has answered in full.
+        fresh_at: When the newest message was sent that it has answered in full, or since when it
+            gets the benefit of the doubt.
+        confirmed_at: When the newest message was sent with which it has confirmed the epoch.
         gone: The broker has proved that it is not connected, and it was not heard since.
         leaves_until: It is about to stop, and not to be waited for until then.
         reported_at, reported: When sync.log last said that it matched, and at which index.
@@ -35,6 +37,7 @@ class Progress:
     round: int
     heard_at: float
     fresh_at: float
+    confirmed_at: float = float("-inf")
     gone: bool = False
     leaves_until: float = float("-inf")
     reported_at: float = float("-inf")
@@ -77,9 +80,11 @@ class Followers:
         progress.matched = max(progress.matched, ack.matched.index)
         progress.round = max(progress.round, ack.round)
         for sent in reversed(self._sent):
-            if sent.round <= progress.round and sent.last <= progress.matched:
-                progress.fresh_at = max(progress.fresh_at, sent.at)
-                break
+            if sent.round <= progress.round:
+                progress.confirmed_at = max(progress.confirmed_at, sent.at)
+                if sent.last <= progress.matched:
+                    progress.fresh_at = max(progress.fresh_at, sent.at)
+                    break
         return progress
 
     def note_heard(self, disk: Disk, now: float) -> None:
@@ -116,10 +121,10 @@ class Followers:
             return True
         return self._proof_at - progress.fresh_at > self._settings.lag_max_s
 
-    def stale_since(self, disk: Disk) -> float:
-        """When the newest message was sent that the disk has answered in full."""
+    def confirmed_at(self, disk: Disk) -> float:
+        """When the newest message was sent with which the disk has confirmed the epoch."""
         progress = self.progress.get(disk)
-        return progress.fresh_at if progress else float("-inf")
+        return progress.confirmed_at if progress else float("-inf")
 
     def heard_at(self, disk: Disk) -> float:
         """When the disk's last message came."""

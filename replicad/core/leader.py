@@ -339,11 +339,6 @@ class Leader:
             me.incarnation,
         )
 
-    def stale_s(self, now: float) -> float:
-        """For how long not everybody in sync has confirmed that this replica leads."""
-        others = self._others(self.isr.effective)
-        return now - min((self.followers.stale_since(disk) for disk in others), default=now)
-
     def resign(self, successor: str | None) -> None:
         """Deposed, by `successor` if that is known: tell everyone who waits."""
         self._dismiss(self._waiting.take_all())
@@ -416,6 +411,9 @@ class Leader:
         if level >= self.first and level > context.commit:
             context.advance_commit(level)
             self._pending.forget_applied(context.applied)
+        if self.ready:
+            # Nobody who could have been elected since had seen another epoch by then.
+            context.note_level(min(map(self.followers.confirmed_at, others), default=context.now))
         confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
         round_wanted = self._waiting.highest_round > self._rounds.current
         if round_wanted and confirmed >= self._rounds.current and self._published:

@@ -75,8 +75,7 @@ class Status:
         refusal: Why a write would be refused now; None if it would be accepted.
         followers: By node; empty unless this replica leads.
         stale_s: Nothing that was committed longer ago than so many seconds is missing in the
-            applied state. For a leader, since when all in-sync replicas confirmed that it leads.
-            None if that is not known.
+            applied state; None if that is not known.
     """
 
     role: str
@@ -158,14 +157,8 @@ class Replica:
             isr=tuple(disk.node for disk in isr),
             refusal=refusal,
             followers=followers,
-            stale_s=self._stale_s(now),
+            stale_s=context.stale_s(now),
         )
-
-    def _stale_s(self, now: float) -> float | None:
-        if isinstance(self._role, Leader):
-            return self._role.stale_s(now)
-        level_at = self._context.level_at
-        return None if level_at is None else now - level_at
 
     def _dispatch(self, event: Event) -> None:
         match event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 from replicad.core.cluster import ClusterConfig, ClusterState
@@ -27,6 +28,7 @@ class Judge:
         """Keys that were acknowledged or seen by a strong read, oldest first."""
         self._rows: dict[int, tuple[str, Record]] = {}
         self._counts = [0]
+        self._committed_at: list[float] = []
         self._keys: dict[str, int] = {}
         self._requests: dict[str, int] = {}
         self._leaders: dict[int, str] = {}
@@ -69,11 +71,19 @@ class Judge:
         known = self._known.get(disk.disk_id, 0)
         assert context.commit >= known, f"{disk.node} forgot that {known} was committed"
         self._commits[disk.disk_id] = 0
-        self.check_step(disk, context, leads=False)
+        self._check_numbers(disk, context, leads=False)
         self.check_rows(disk)
 
     def check_step(self, disk: Disk, context: Context, *, leads: bool) -> None:
         """After each step of a replica: its numbers fit, and never go back within one run."""
+        self._check_numbers(disk, context, leads=leads)
+        stale_s = context.stale_s(context.now)
+        if stale_s is not None:
+            # Nothing that was committed longer ago than it admits is missing (rule 11).
+            wanted = bisect_left(self._committed_at, context.now - stale_s)
+            assert context.applied >= wanted, f"{disk.node} is staler than the {stale_s} s it says"
+
+    def _check_numbers(self, disk: Disk, context: Context, *, leads: bool) -> None:
         assert context.log.last == disk.last, f"{disk.node} lost count of its log"
         assert context.applied <= context.synced <= disk.synced, f"{disk.node} is not synced"
         assert context.applied <= context.commit
@@ -99,6 +109,7 @@ class Judge:
             else:
                 assert leads, f"{disk.node} committed entry {at} before any leader"
                 self._extend(disk.line(at), digest)
+                self._committed_at.append(context.now)
         self._commits[disk.disk_id] = max(known, index)
 
     def _extend(self, line: bytes, digest: bytes) -> None:

@@ -210,6 +210,26 @@ def rejection_without_a_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leader, "Waiting", wait)
 
 
+def message_taken_for_fresh_when_it_comes(patch: pytest.MonkeyPatch) -> None:
+    """Rule 11: what waited in the broker is as old as the ack that it answers."""
+
+    def note_commit(self: follower.Follower, append: Append) -> None:
+        self._level_if = append.commit.index, self._context.now
+
+    patch.setattr(follower.Follower, "_note_commit", note_commit)
+
+
+def new_leader_taken_for_fresh(patch: pytest.MonkeyPatch) -> None:
+    """Rule 11: what others have committed before, a new leader knows once its epoch is open."""
+    original = leader.Leader.__init__
+
+    def begin(self: leader.Leader, context: Context, *others: Any) -> None:  # noqa: ANN401
+        original(self, context, *others)
+        context.note_level(context.now)
+
+    patch.setattr(leader.Leader, "__init__", begin)
+
+
 def _max_of_followers(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - stands in for `min`
     """Changes only the one call that computes the commit index, which gives a list."""
     if isinstance(values[0], list):
@@ -236,4 +256,6 @@ REPLICATION = (
     pending_keys_not_looked_at,
     rejection_before_what_it_rests_on_commits,
     rejection_without_a_round,
+    message_taken_for_fresh_when_it_comes,
+    new_leader_taken_for_fresh,
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from replicad.core.events import LogSynced, MessageReceived, Tick
+from replicad.core.effects import Propose
+from replicad.core.events import LogSynced, MessageReceived, Outcome, Tick
 from tests.support.core import (
     Stepper,
     ack_from,
@@ -16,8 +17,15 @@ from tests.support.core import (
 from tests.support.entries import LogBuilder
 
 
+def opened() -> LogBuilder:
+    """A log in which the first epoch was opened."""
+    builder = LogBuilder()
+    builder.open_epoch(1)
+    return builder
+
+
 def following() -> Stepper:
-    stepper = Stepper(context_of("n1"))
+    stepper = Stepper(context_of("n1", opened().index, epoch=1, commit=1))
     stepper.see(state_of(1, "n2"), 1)
     return stepper
 
@@ -61,14 +69,28 @@ def test_what_is_committed_and_not_yet_here_counts() -> None:
     stepper = following()
     hear(stepper, 1, acked=0)
     hear(stepper, 2, acked=1, after=0.25)
-    longer = LogBuilder()
+    longer = opened()
     previous = longer.index.last_point
-    line = longer.open_epoch(1)
+    line = longer.inserts(1)
     append = append_of(previous, line, commit=longer.index.last_point, round_=3, acked={"n1": 2})
     stepper.step(MessageReceived(append), after=0.25)
     assert stale_s(stepper) == 0.5
-    stepper.step(LogSynced(1))
+    stepper.step(LogSynced(2))
     assert stale_s(stepper) == 0.25
+
+
+def test_a_leader_whose_epoch_is_not_open_does_not_know_what_is_committed() -> None:
+    stepper = following()
+    hear(stepper, 1, acked=0)
+    hear(stepper, 2, acked=1, after=0.25)
+    assert stale_s(stepper) == 0.25
+    end = stepper.context.log.last_point
+    for round_ in (1, 2):
+        append = append_of(
+            end, epoch=2, leader="n3", commit=end, round_=round_, acked={"n1": round_ - 1}
+        )
+        stepper.step(MessageReceived(append), after=0.25)
+    assert stale_s(stepper) == 0.75
 
 
 def test_a_leader_is_as_stale_as_its_last_confirmation() -> None:
@@ -82,4 +104,23 @@ def test_a_leader_is_as_stale_as_its_last_confirmation() -> None:
     assert stale_s(stepper) == 0.0
     stepper.step(Tick(), after=0.25)
     stepper.step(MessageReceived(ack_from(context, disk("n2"), context.log.last, round_=4)))
+    assert stale_s(stepper) == 0.25
+
+
+def test_a_new_leader_knows_no_more_than_it_did_before() -> None:
+    """Until its own epoch is confirmed: what others have committed it may not know yet."""
+    stepper = following()
+    hear(stepper, 1, acked=0)
+    hear(stepper, 2, acked=1, after=0.25)
+    stepper.see(state_of(1, "n2"), 2, ("n1", "n3"))
+    stepper.step(Tick(), after=0.25)
+    stepper.finish(stepper.only(Propose), Outcome.ACCEPTED)
+    assert stepper.replica.leads
+    assert stale_s(stepper) == 0.5
+    stepper.step(LogSynced(stepper.context.log.last))
+    assert stale_s(stepper) == 0.5
+    stepper.step(Tick(), after=0.25)
+    assert stale_s(stepper) == 0.75
+    ack = ack_from(stepper.context, disk("n3"), stepper.context.log.last, round_=1)
+    stepper.step(MessageReceived(ack))
     assert stale_s(stepper) == 0.25
