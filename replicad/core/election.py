@@ -80,7 +80,7 @@ class Election:
 
         `heard_at` is when the leader was last heard.
         """
-        context = self._context
+        context, me = self._context, self._context.me
         state = view.state
         if state is None:
             return
@@ -90,7 +90,7 @@ class Election:
             self._stand_at = None
             if may_stand and state.leader is not None:
                 self._probes.tend(state.leader, heard_at)
-            elif reason and state.incarnation == context.me.incarnation:
+            elif reason and state.incarnation == me.incarnation and not context.leaving:
                 next_ = self._next(state, leads=False, isr=state.isr)
                 self._propose(_Candidacy(next_, state, reason), view.version)
             return

@@ -339,10 +339,9 @@ class Leader:
             me.incarnation,
         )
 
-    def resign(self, successor: str | None) -> None:
-        """Deposed, by `successor` if that is known: tell everyone who waits."""
+    def resign(self) -> None:
+        """Deposed: tell everyone who waits."""
         self._dismiss(self._waiting.take_all())
-        self.transfer.end(successor)
         self._context.emit(RoleChanged(leading=False))
 
     def _dismiss(self, everyone: list[Waiting]) -> None:

@@ -54,6 +54,7 @@ from replicad.core.messages import (
     Offer,
     Reject,
 )
+from replicad.core.transfer import Transfer
 
 _NO_VIEW = View(config=None, state=None, version=-1, members=())
 
@@ -102,6 +103,7 @@ class Replica:
         self._departure = Departure(context)
         self._view = _NO_VIEW
         self._role: Leader | Follower = Follower(context)
+        self._transfer: Transfer | None = None
 
     def step(self, event: Event, *, now: float, unix_ms: int) -> list[Effect]:
         """Apply one event.
@@ -134,6 +136,11 @@ class Replica:
         """The cluster's setting."""
         return self._context.config.min_in_sync
 
+    @property
+    def _leader(self) -> str | None:
+        """Who leads, as far as it knows."""
+        return self._context.me.node if isinstance(self._role, Leader) else self._role.leader
+
     def status(self, now: float) -> Status:
         """What there is to tell about this replica."""
         context = self._context
@@ -148,7 +155,7 @@ class Replica:
         return Status(
             role="halted" if context.halted else "leader" if self.leads else "follower",
             epoch=context.epoch,
-            leader=context.me.node if isinstance(self._role, Leader) else self._role.leader,
+            leader=self._leader,
             last_index=context.log.last,
             synced_index=context.synced,
             commit_index=context.commit,
@@ -265,7 +272,7 @@ class Replica:
         if reject.epoch <= self._context.epoch:
             return
         self._election.note_higher_epoch(reject.epoch)
-        self._depose(None, f"{reject.node} has persisted epoch {reject.epoch}")
+        self._depose(f"{reject.node} has persisted epoch {reject.epoch}")
 
     def _on_request(self, request: WritesArrived | ReadArrived) -> None:
         if isinstance(self._role, Leader):
@@ -286,6 +293,7 @@ class Replica:
                 self._make_way("nothing was committed for too long")
         else:
             self._election.on_tick(self._view, self._role.heard_at)
+        self._end_transfer(self._leader)
         self._depart()
 
     def _on_view(self, view: View) -> None:
@@ -347,7 +355,7 @@ class Replica:
     def _make_way(self, reason: str) -> None:
         """Lead no more, and let another replica try; ZooKeeper is told by the election."""
         self._election.hold_back()
-        self._depose(None, reason)
+        self._depose(reason)
 
     def _lead(self, state: ClusterState, version: int) -> None:
         context = self._context
@@ -363,15 +371,22 @@ class Replica:
         """A higher epoch than ours has begun, led by `leader` or, for the moment, by nobody."""
         self._context.persist_epoch(epoch)
         self._election.forget()
-        self._depose(leader, f"{leader or 'nobody'} leads epoch {epoch}: {reason}")
+        self._depose(f"{leader or 'nobody'} leads epoch {epoch}: {reason}")
         self._role = Follower(self._context)
+        self._end_transfer(leader)
 
-    def _depose(self, successor: str | None, reason: str) -> None:
+    def _depose(self, reason: str) -> None:
         if isinstance(self._role, Leader):
             self._context.report(Level.WARNING, "deposed", reason=reason)
-            self._role.resign(successor)
+            self._role.resign()
+            self._transfer = self._role.transfer
             self._role = Follower(self._context)
             self._departure.on_deposed()
+
+    def _end_transfer(self, leader: str | None) -> None:
+        """Who has taken over, which a deposed leader may learn only later."""
+        if self._transfer is not None:
+            self._transfer.end(leader)
 
 
 def _to_leader(leader: Leader, message: Ack | Fetch | Echo | Leave) -> None:

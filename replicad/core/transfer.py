@@ -75,10 +75,18 @@ class Transfer:
             context.report(Level.INFO, "handing over", to=node, last=last.index)
             context.emit(Send(node, invitation))
 
-    def end(self, successor: str | None) -> None:
-        """This leader was deposed, by `successor` if that is known."""
-        if self._asked is not None:
-            self._answer(successor, "" if successor else "this replica leads no more")
+    def end(self, leader: str | None) -> None:
+        """This leader was deposed. To be told again until it is known who leads now."""
+        asked = self._asked
+        if asked is None:
+            return
+        if leader is None:
+            if not self.active:
+                self._answer(None, "this replica leads no more")
+        elif leader == self._context.me.node or asked.to not in (None, leader):
+            self._answer(None, f"{leader} leads now")
+        else:
+            self._answer(leader, "")
 
     def _begin(self) -> None:
         self._until = self._context.now + self._context.settings.hand_over_s

@@ -145,11 +145,12 @@ async def test_a_bit_flips_in_a_log(cluster: FaultCluster, where: str) -> None:
     """Found at the next start: what is damaged is put aside, and fetched from the others."""
     async with cluster.load() as load:
         victim = await cluster.follower()
+        data_dir = cluster.data_dir(victim)
+        await eventually(lambda: synced_bytes(data_dir) > 10_000)
         await cluster.kill(victim)
         before = disk_id(cluster, victim)
         disk = cluster.disks[victim]
         # Beyond the mark a damaged last line cannot be told from one that was never synced.
-        data_dir = cluster.data_dir(victim)
         lines = log_bytes(data_dir)[: synced_bytes(data_dir)].splitlines()
         number = {"first": 0, "middle": len(lines) // 2, "last": len(lines) - 1}[where]
         offset = sum(len(line) + 1 for line in lines[:number]) + len(lines[number]) // 2

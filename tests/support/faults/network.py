@@ -16,6 +16,9 @@ from tests.support.waiting import eventually
 
 _COUNTED: Final = re.compile(r"\[(\d+):\d+\] -A OUTPUT .*--comment (\S+) ")
 
+# A packet that carries nothing: 20 bytes of IP and up to 60 of TCP.
+_BARE_BYTES_MAX: Final = 80
+
 
 class Way(Enum):
     """Which packets of a link are dropped."""
@@ -64,9 +67,13 @@ class Firewall:
 
     @asynccontextmanager
     async def mute(self, replica: str, port: int) -> AsyncIterator[None]:
-        """Drop what a replica answers on its own port to whoever connects to it."""
+        """Drop what a replica answers on its own port to whoever connects to it.
+
+        Its kernel still takes their connections and all that they send.
+        """
         group = str(self.groups[replica])
-        rule = ("-p", "tcp", "--sport", str(port), "-m", "owner", "--gid-owner", group)
+        answers = ("-m", "length", "--length", f"{_BARE_BYTES_MAX + 1}:")
+        rule = ("-p", "tcp", "--sport", str(port), "-m", "owner", "--gid-owner", group, *answers)
         async with self._dropping((rule,)):
             yield
 

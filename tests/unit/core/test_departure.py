@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from replicad.core.effects import AnswerWrites, Left, Propose, Send
 from replicad.core.events import MessageReceived, Outcome, StopAsked, Tick
-from replicad.core.messages import Ack, HandOver, Leave
+from replicad.core.messages import Ack, HandOver, Leave, Reject
 from tests.support.core import (
     Stepper,
     ack_from,
@@ -77,6 +77,15 @@ def test_a_leader_hands_over_and_is_done_when_deposed() -> None:
     assert invitation.leaving
     stepper.see(state_of(2, "n2", disks("n2", "n3")), 2)
     assert stepper.every(Left)
+
+
+def test_a_leader_that_its_successor_has_deposed_does_not_ask_to_be_replaced() -> None:
+    """What it has seen of ZooKeeper still names itself."""
+    stepper = leading(context_of("n1"))
+    stepper.step(StopAsked())
+    stepper.step(MessageReceived(Reject(2, "n2")))
+    stepper.step(Tick())
+    assert not stepper.every(Propose)
 
 
 def test_a_leader_without_anybody_to_take_over_is_done_at_once() -> None:

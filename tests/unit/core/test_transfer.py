@@ -6,7 +6,7 @@ import pytest
 
 from replicad.core.effects import AnswerTransfer, AnswerWrites, Refusal, Send
 from replicad.core.events import MessageReceived, Tick, TransferAsked
-from replicad.core.messages import HandOver
+from replicad.core.messages import HandOver, Reject
 from tests.support.core import (
     Stepper,
     ack_from,
@@ -64,6 +64,32 @@ def test_it_is_done_when_the_successor_leads() -> None:
     stepper.step(MessageReceived(append_of(stepper.context.log.last_point, epoch=2, leader="n2")))
     assert stepper.only(AnswerTransfer) == AnswerTransfer(7, "n2", "")
     assert not stepper.replica.leads
+
+
+def test_who_took_over_may_be_told_later_than_that_somebody_did() -> None:
+    """The successor rejects a message of the old epoch before it publishes its own."""
+    stepper = leader()
+    stepper.step(TransferAsked(7, "n2"))
+    stepper.step(MessageReceived(Reject(2, "n2")))
+    assert not stepper.replica.leads
+    assert not stepper.every(AnswerTransfer)
+    stepper.step(MessageReceived(append_of(stepper.context.log.last_point, epoch=2, leader="n2")))
+    assert stepper.only(AnswerTransfer) == AnswerTransfer(7, "n2", "")
+
+
+def test_who_took_over_may_stay_unknown() -> None:
+    stepper = leader()
+    stepper.step(TransferAsked(7, "n2"))
+    stepper.step(MessageReceived(Reject(2, "n2")))
+    stepper.step(Tick(), after=stepper.context.settings.hand_over_s)
+    assert stepper.only(AnswerTransfer).reason == "this replica leads no more"
+
+
+def test_another_one_may_be_quicker() -> None:
+    stepper = leader()
+    stepper.step(TransferAsked(7, "n2"))
+    stepper.step(MessageReceived(append_of(stepper.context.log.last_point, epoch=2, leader="n3")))
+    assert stepper.only(AnswerTransfer) == AnswerTransfer(7, None, "n3 leads now")
 
 
 def test_without_a_successor_it_leads_on() -> None:
