@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final
+from typing import Final, NamedTuple
 
 from replicad.core.context import Context
 from replicad.core.effects import (
@@ -24,8 +23,7 @@ from replicad.errors import MalformedEntryError
 _ACKS_MAX: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(NamedTuple):
     point: Point
     epoch: int
     time: str
@@ -193,7 +191,7 @@ class Follower:
         # If there is no room these effects fail and what follows in the step is skipped: only
         # asking for more may follow, since it will be asked for again.
         context.emit(AppendLines(new[0].point.index, append.lines[sum(k.size for k in known) :]))
-        context.emit(SyncLog())
+        context.emit(SyncLog(after_sending=context.log.last < append.last))
 
     def _truncate(self, leaders: Point) -> bool:
         """Cut where this log's digest differs from the leader's. Never for any other reason."""

@@ -80,6 +80,9 @@ TICK_S: Final = 0.02
 # marks be written, so that reads and elections go on.
 RESERVE_BYTES: Final = 96 * 1024 * 1024
 _MARK_INTERVAL_S: Final = 1.0
+# Of the event loop, until a message is with the kernel: the publisher's task, aiormq's writer, the
+# transport's buffer.
+_TURNS_TO_SEND: Final = 4
 
 
 _Awaited = (
@@ -297,7 +300,7 @@ class Driver:
                 self.store.append(effect.first, effect.lines)
                 self.metrics.appended_bytes.inc(len(effect.lines))
             case SyncLog():
-                self._plan_sync()
+                self._plan_sync(_TURNS_TO_SEND if effect.after_sending else 1)
             case Apply():
                 self.store.apply(effect.index)
             case AnswerWrites() | AnswerRead() | AnswerTransfer():
@@ -335,11 +338,17 @@ class Driver:
             case _:
                 assert_never(effect)
 
-    def _plan_sync(self) -> None:
+    def _plan_sync(self, turns: int) -> None:
         """Sync after what else has arrived by now was appended: one sync for all of it."""
         if not self._sync_planned:
             self._sync_planned = True
-            self._loop.call_soon(self._sync)
+            self._loop.call_soon(self._sync_after, turns)
+
+    def _sync_after(self, turns: int) -> None:
+        if turns > 1:
+            self._loop.call_soon(self._sync_after, turns - 1)
+        else:
+            self._sync()
 
     def _sync(self) -> None:
         self._sync_planned = False

@@ -219,6 +219,15 @@ def message_taken_for_fresh_when_it_comes(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(follower.Follower, "_note_commit", note_commit)
 
 
+def commit_of_an_unopened_epoch_taken_for_the_newest(patch: pytest.MonkeyPatch) -> None:
+    """Rule 11: a leader knows what is committed once its epoch is open."""
+
+    def knows(self: follower.Follower, index: int) -> bool:
+        return index <= self._context.applied
+
+    patch.setattr(follower.Follower, "_knows_commit", knows)
+
+
 def new_leader_taken_for_fresh(patch: pytest.MonkeyPatch) -> None:
     """Rule 11: what others have committed before, a new leader knows once its epoch is open."""
     original = leader.Leader.__init__
@@ -257,5 +266,6 @@ REPLICATION = (
     rejection_before_what_it_rests_on_commits,
     rejection_without_a_round,
     message_taken_for_fresh_when_it_comes,
+    commit_of_an_unopened_epoch_taken_for_the_newest,
     new_leader_taken_for_fresh,
 )
