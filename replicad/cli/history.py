@@ -31,9 +31,10 @@ def history(url: str, as_json: bool) -> None:
             click.echo(orjson.dumps(failover).decode())
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("epoch", "time", "leader", "before", "why", "without leader", "in sync", "cut")
+    time = Column("time", no_wrap=True)  # Else it is what a narrow terminal cuts.
+    table = Table("epoch", time, "leader", "before", "why", "without leader", "in sync", "cut")
     for failover in failovers:
         table.add_row(*_row(failover))
     Console().print(table)

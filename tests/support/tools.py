@@ -44,7 +44,7 @@ def require() -> None:
         "fault tests make network namespaces and mount file systems: they must be run as root"
     )
     lacking = missing()
-    assert not lacking, f"fault tests need Debian's packages {' '.join(lacking)}: make tools"
+    assert not lacking, f"fault tests need Debian's packages {' '.join(lacking)}: make fault-tools"
 
 
 def faketime_library() -> Path:

@@ -55,8 +55,8 @@ async def gateway() -> AsyncIterator[FakeGateway]:
     await runner.cleanup()
 
 
-async def run(gateway: FakeGateway, *options: str) -> Result:
-    environment = {"REPLICAD_URL": f"{gateway.url}/", "COLUMNS": "200"}
+async def run(gateway: FakeGateway, *options: str, columns: int = 200) -> Result:
+    environment = {"REPLICAD_URL": f"{gateway.url}/", "COLUMNS": str(columns)}
     return await asyncio.to_thread(CliRunner(env=environment).invoke, history, options)
 
 
@@ -86,3 +86,8 @@ async def test_what_is_no_history_is_an_error(gateway: FakeGateway, status: int,
 async def test_nobody_answers(gateway: FakeGateway) -> None:
     gateway.url = "http://127.0.0.1:1"
     assert isinstance((await run(gateway)).exception, HistoryError)
+
+
+async def test_a_narrow_terminal_does_not_cut_the_time(gateway: FakeGateway) -> None:
+    result = await run(gateway, columns=80)
+    assert str(NEW["time"]) in result.output
