@@ -176,10 +176,12 @@ async def test_the_history_tells_of_a_killed_leader(client: Client, cluster: Clu
     assert (first["epoch"], first["index"], first["previous_leader"]) == (1, 1, None)
 
 
-async def hand_over(client: Client, to: str) -> None:
+async def hand_over(client: Client, cluster: Cluster, to: str) -> None:
     """Make `to` lead, as `replicad transfer` does."""
     view = await client.view()
-    url = next(each["url"] for each in view["replicas"] if each["name"] == view["leader"])
+    # What a replica calls itself may be a name that only containers know.
+    nodes = cluster.stack.description["nodes"]
+    url = next(node["url"] for node in nodes if node["name"] == view["leader"])
     headers = {"X-Replicad-Epoch": str(view["epoch"])}
     async with (
         aiohttp.ClientSession() as session,
@@ -209,7 +211,7 @@ async def test_reads_of_all_kinds_while_the_lead_moves(client: Client, cluster: 
             tasks.create_task(read_on(headers))
         for _ in range(3):
             before = await cluster.in_sync(client)
-            await hand_over(client, (await cluster.followers(client))[0])
+            await hand_over(client, cluster, (await cluster.followers(client))[0])
             await until(partial(leads_later, client, before["epoch"]), DEADLINE_S)
         stopped.set()
     levels = {answer.headers.get("X-Replicad-Consistency") for answer in answers}
