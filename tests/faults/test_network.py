@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
+from contextlib import closing
 
 import pytest
 
+from tests.faults.conftest import Clusters
 from tests.support.faults.cluster import RECOVERY_S, FaultCluster
 from tests.support.faults.coordinator import Coordination
-from tests.support.faults.network import Way
-from tests.support.waiting import until
+from tests.support.faults.network import Firewall, Way
+from tests.support.waiting import eventually, until
 
 pytestmark = pytest.mark.timeout(180)
 SERVED = {200, 404, 409}
+
+
+_SPEAKER = """
+import socket, sys, time
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print("connected", flush=True)
+while True:
+    peer.sendall(b"x")
+    time.sleep(0.01)
+"""
+
+
+async def test_what_a_dead_process_has_sent_stays_cut(clusters: Clusters) -> None:
+    """The kernel sends it again, in nobody's name: the rules must not go by the owner."""
+    received = bytearray()
+
+    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while data := await reader.read(1000):
+                received.extend(data)
+
+    firewall = Firewall({"speaker": 20_009})
+    firewall.mark()
+    async with await asyncio.start_server(receive, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        as_speaker = ("setpriv", "--regid", "20009", "--clear-groups", sys.executable, "-c")
+        speaker = await asyncio.create_subprocess_exec(
+            *as_speaker, _SPEAKER, str(port), stdout=PIPE
+        )
+        assert speaker.stdout is not None
+        assert await speaker.stdout.readline() == b"connected\n"
+        async with firewall.cut("speaker", port):
+            speaker.kill()
+            await speaker.wait()
+            dropped, heard = firewall.dropped, len(received)
+            await eventually(lambda: firewall.dropped > dropped)
+            assert len(received) == heard
+        await eventually(lambda: len(received) > heard)
 
 
 @pytest.mark.parametrize("way", [Way.BOTH, Way.THERE, Way.BACK])

@@ -58,8 +58,10 @@ class Firewall:
         Returns once packets have been dropped: the fault has taken effect.
         """
         group = str(self.groups[replica])
+        # By the connection's mark, not by its owner: what a process had sent when it was killed is
+        # sent again by the kernel, and then belongs to nobody.
         mark = ("-m", "connmark", "--mark", group)
-        there = ("-p", "tcp", "--dport", str(port), "-m", "owner", "--gid-owner", group)
+        there = ("-p", "tcp", "--dport", str(port), *mark)
         back = ("-p", "tcp", "--sport", str(port), *mark)
         rules = {Way.BOTH: (there, back), Way.THERE: (there,), Way.BACK: (back,)}[way]
         async with self._dropping(rules):
@@ -77,15 +79,21 @@ class Firewall:
         async with self._dropping((rule,)):
             yield
 
+    @property
+    def dropped(self) -> int:
+        """How many packets the last cut has dropped."""
+        counted = _COUNTED.findall(run("iptables-save", "--counters", "-t", "filter"))
+        named = f"cut-{self._cuts}"
+        return sum(int(packets) for packets, comment in counted if comment == named)
+
     @asynccontextmanager
     async def _dropping(self, rules: tuple[tuple[str, ...], ...]) -> AsyncIterator[None]:
         self._cuts += 1
-        named = f"cut-{self._cuts}"
-        drop = ("-m", "comment", "--comment", named, "-j", "DROP")
+        drop = ("-m", "comment", "--comment", f"cut-{self._cuts}", "-j", "DROP")
         for rule in rules:
             await asyncio.to_thread(_iptables, "-A", "OUTPUT", *rule, *drop)
         try:
-            await eventually(lambda: _dropped(named) > 0)
+            await eventually(lambda: self.dropped > 0)
             yield
         finally:
             for rule in rules:
@@ -98,9 +106,3 @@ class Firewall:
 
 def _iptables(*arguments: str) -> None:
     run("iptables", "--wait", *arguments)
-
-
-def _dropped(named: str) -> int:
-    """How many packets the rules of one cut have dropped."""
-    counted = _COUNTED.findall(run("iptables-save", "--counters", "-t", "filter"))
-    return sum(int(packets) for packets, comment in counted if comment == named)
