@@ -58,7 +58,8 @@ def resubmit(
 ) -> None:
     """Send every insert in FILES again, with its own request id: none is stored twice.
 
-    It may be interrupted and done again. Segments from a quarantine may be given as well.
+    Updates, deletes and batches are never sent again: they rest on what stood before. It may be
+    interrupted and done again. Segments from a quarantine may be given as well.
     """
     from replicad.cli.resubmission import resubmit as send_again
 
@@ -76,7 +77,7 @@ def _line(kept: Kept) -> str:
     garbled = f"  garbled lines {kept.garbled}" if kept.garbled else ""
     return (
         f"{kept.path}  first {kept.first}  epoch {epoch}  entries {kept.entries}  "
-        f"requests {len(kept.requests)}{garbled}"
+        f"inserts {len(kept.requests)}  others {kept.others}{garbled}"
     )
 
 
@@ -91,5 +92,7 @@ async def _show(tellings: AsyncIterator[Told]) -> Counter[str]:
     async for told in tellings:
         total[told.fate.value] += 1
         where = "" if told.index is None else f" at {told.index}"
-        click.echo(f"  {told.entry.key}  request {told.entry.request}  {told.fate.value}{where}")
+        entry = told.entry
+        name = entry.key or len(entry.changes)
+        click.echo(f"  {entry.operation} {name}  request {entry.request}  {told.fate.value}{where}")
     return total

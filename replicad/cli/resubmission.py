@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import aiohttp
 
-from replicad.core.entry import INSERT, Entry
+from replicad.core.entry import Entry
 from replicad.errors import ReplicadError
+from replicad.storage.lostfound import can_be_sent_again
 
 _ATTEMPTS: Final = 20
 _PAUSE_S: Final = 0.5
-_COLLECTION: Final = "formularios"
 _UNSURE: Final = frozenset({429, 502, 503, 504})
 
 
@@ -34,7 +34,9 @@ class Fate(Enum):
     DUPLICATE = "duplicate"
     """Another request has stored its key meanwhile."""
     MISSING = "in no log"
-    """Nobody has stored it, and it was not sent."""
+    """It is not committed, and was not sent."""
+    LEFT = "not submitted again: it rests on what stood before"
+    """It is not committed, and is no insert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,13 @@ class Told:
 
 
 async def look_up(gateway_url: str, entries: Iterable[Entry]) -> AsyncIterator[Told]:
-    """Tell of each insert among the entries whether it is committed.
+    """Tell of each write among the entries whether it is committed.
 
     Raises:
         ResubmissionError: The gateway cannot tell.
     """
     async with aiohttp.ClientSession(gateway_url) as session:
-        for entry in _inserts(entries):
+        for entry in _writes(entries):
             index = await _committed_at(session, entry)
             yield Told(entry, Fate.MISSING if index is None else Fate.THERE, index)
 
@@ -61,29 +63,27 @@ async def look_up(gateway_url: str, entries: Iterable[Entry]) -> AsyncIterator[T
 async def resubmit(gateway_url: str, entries: Iterable[Entry]) -> AsyncIterator[Told]:
     """Send each insert among the entries with its own request id, so that none happens twice.
 
+    Other writes are not sent: they would change what has changed since (`can_be_sent_again`).
+
     Raises:
         ResubmissionError: One was refused, or its outcome is unknown. Later ones were not sent.
     """
     async with aiohttp.ClientSession(gateway_url) as session:
-        for entry in _inserts(entries):
+        for entry in _writes(entries):
             index = await _committed_at(session, entry)
             if index is not None:
                 yield Told(entry, Fate.THERE, index)
+                continue
+            if not can_be_sent_again(entry):
+                yield Told(entry, Fate.LEFT, None)
                 continue
             index = await _store(session, entry)
             yield Told(entry, Fate.DUPLICATE if index is None else Fate.COMMITTED, index)
 
 
-def _inserts(entries: Iterable[Entry]) -> Iterable[Entry]:
+def _writes(entries: Iterable[Entry]) -> Iterable[Entry]:
     """Control entries are a leader's own; no client has sent them."""
-    for entry in entries:
-        if entry.operation == INSERT and entry.request is not None:
-            if entry.collection != _COLLECTION:
-                raise ResubmissionError(
-                    f"entry {entry.index} is of collection {entry.collection!r}; the gateway takes "
-                    f"{_COLLECTION} only"
-                )
-            yield entry
+    return (entry for entry in entries if entry.request is not None)
 
 
 async def _committed_at(session: aiohttp.ClientSession, entry: Entry) -> int | None:
@@ -102,11 +102,11 @@ async def _store(session: aiohttp.ClientSession, entry: Entry) -> int | None:
     status, headers, body = await _ask(
         session,
         "POST",
-        "/API/IngresarFormulario",
+        f"/v1/collections/{entry.collection}/records",
         data=entry.value,
         headers={"Idempotency-Key": entry.request or "", "Content-Type": "application/json"},
     )
-    if status == 200:
+    if status in (200, 201):
         return int(headers["X-Replicad-Index"])
     if status == 409:
         return None

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple, TypeVar
+
+from replicad.core.entry import format_time
+
+# Of log time: by so much replicas may be apart, or go on, while they are compared.
+_SLACK_MS: Final = 3_600_000
 
 T = TypeVar("T")
 
@@ -22,17 +28,17 @@ class Split(NamedTuple):
 
 
 class RangeDigest(NamedTuple):
-    """The records from one key on, up to the next range's.
+    """The lines of a snapshot from one key on, up to the next range's.
 
     Attributes:
-        collection, key: Of the first record.
-        records: How many there are.
+        collection, key: Of the first one: a record, or a write that is remembered.
+        lines: How many there are.
         digest: Of them all, in hex.
     """
 
     collection: str
     key: str
-    records: int
+    lines: int
     digest: str
 
     @property
@@ -42,12 +48,25 @@ class RangeDigest(NamedTuple):
 
 
 class RecordDigest(NamedTuple):
-    """One record: `at` which entry it stands, and the digest of all that is stored of it."""
+    """One such line: `at` which entry it stands, and the digest of all that is stored of it."""
 
     collection: str
     key: str
     at: int
     digest: str
+
+
+def remembered_by_all(forgotten: Iterable[str]) -> str:
+    """From which time on all replicas remember writes, and will while they are compared.
+
+    Args:
+        forgotten: For each replica, before which time it may have forgotten them; "" if it has
+            forgotten none.
+    """
+    latest = max(forgotten, default="")
+    if not latest:
+        return ""
+    return format_time(round(datetime.fromisoformat(latest).timestamp() * 1000) + _SLACK_MS)
 
 
 def split(values: Mapping[str, T]) -> Split:

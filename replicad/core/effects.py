@@ -158,20 +158,47 @@ class Committed:
     """The entry at this index holds the write; every in-sync replica has it on its disk.
 
     Of an old entry that the log holds no more, `epoch` is 0 and `digest` is empty: not known.
+
+    Attributes:
+        done: What it did to each record, in order: letters of `entry.DONE`.
+        again: Whether this is the outcome of an earlier attempt or request.
     """
 
     index: int
     epoch: int
     digest: bytes
+    done: str
+    again: bool = False
 
 
-class Rejected(Enum):
-    """The write cannot be: confirmed by a round, like a strong read (rule 11)."""
+class Reason(Enum):
+    """Why a write cannot be."""
 
-    DUPLICATE = "duplicate"
-    """Its collection holds its key."""
+    EXISTS = "exists"
+    MISSING = "missing"
+    CHANGED = "changed"
+    """As in `write.Objection`."""
     MISMATCH = "mismatch"
     """Its request id was used for another write."""
+    DEFINITION = "definition"
+    """Its values were checked by another version of the collection's definition."""
+    NOT_EMPTY = "not-empty"
+    """The collection whose definition is to be deleted holds records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The write cannot be: confirmed by a round, like a strong read (rule 11).
+
+    Attributes:
+        reason: Why.
+        position: Of the operation that cannot be, from 0.
+        version: What there is instead: of the record, or (DEFINITION) of the definition.
+    """
+
+    reason: Reason
+    position: int = 0
+    version: int = 0
 
 
 class Unresolved(Enum):

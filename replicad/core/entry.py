@@ -10,11 +10,11 @@ Source: docs/log-format.md, "Entry".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -22,13 +22,15 @@ from replicad.errors import MalformedEntryError
 
 ENTRY_BYTES_MAX: Final = 16 * 1024 * 1024
 DIGEST_BYTES: Final = 32
-# Leaves room for what the leader adds: index, epoch, time, commit and digest.
-_WRITE_BYTES_MAX: Final = ENTRY_BYTES_MAX - 1024
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_REQUEST: Final = re.compile(r"[!-~]{1,128}")
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
 INSERT: Final = "insert"
+UPDATE: Final = "update"
+DELETE: Final = "delete"
+BATCH: Final = "batch"
 EPOCH: Final = "epoch"
+DONE: Final = {"i": INSERT, "u": UPDATE, "d": DELETE}
+"""What a write did to each of its records, a letter each: how it is remembered."""
+
+_CHANGING: Final = {operation: operation for operation in DONE.values()}
 
 _HEAD: Final = re.compile(
     rb'{"index":(\d{1,20}),"epoch":(\d{1,20}),"time":"([!-~]{24})","commit":(\d{1,20}),'
@@ -39,23 +41,18 @@ _DIGEST: Final = b',"digest":"'
 _TAIL_BYTES: Final = len(_DIGEST) + 2 * DIGEST_BYTES + 2
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRequest:
-    """One record to insert, as the gateway sends it.
+class Change(NamedTuple):
+    """What an entry did to one record.
 
     Attributes:
-        request: The idempotency key, unique to this write; retries carry it again.
-        fingerprint: Tells whether a retry asks for the same write (see `fingerprint_of`).
-        collection: The record's collection.
+        operation: INSERT, UPDATE or DELETE.
         key: The record's id in its collection.
-        value: The record: one JSON object, UTF-8, no white space between its tokens.
+        value: The JSON object's bytes exactly as they stand in the line; None for DELETE.
     """
 
-    request: str
-    fingerprint: str
-    collection: str
+    operation: str
     key: str
-    value: bytes
+    value: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +64,11 @@ class Entry:
         epoch: The epoch of the leader that wrote it; never decreases along the log.
         time: The leader's wall clock, RFC 3339 in UTC; never decreases, and decides nothing.
         commit: The leader's commit index when it wrote the entry.
-        operation: INSERT, or EPOCH for the control entry that opens an epoch.
-        collection, key, request, fingerprint: As in WriteRequest; None in control entries.
+        operation: INSERT, UPDATE or DELETE of one record, BATCH of several, or EPOCH for the
+            control entry that opens an epoch.
+        collection, request, fingerprint: As in WriteRequest; None in control entries.
+        key: Of the one record; None for a batch and in control entries.
+        changes: What it did to records, in order; empty in control entries.
         value: The JSON value's bytes exactly as they stand in the line.
         digest: SHA-256 of (previous digest in hex, the line's bytes before `,"digest"`).
     """
@@ -82,6 +82,7 @@ class Entry:
     key: str | None
     request: str | None
     fingerprint: str | None
+    changes: tuple[Change, ...]
     value: bytes
     digest: bytes
 
@@ -115,39 +116,58 @@ def genesis_digest(cluster_id: str) -> bytes:
     return sha256(b"replicad-log-v1:" + cluster_id.encode()).digest()
 
 
-def fingerprint_of(collection: str, key: str, value: bytes) -> str:
-    """32 hex digits that are equal for two requests that ask for the same insert."""
-    identity = f"{INSERT}\n{collection}\n{key}\n".encode()
-    return sha256(identity + value).hexdigest()[:32]
-
-
 def format_time(unix_ms: int) -> str:
     """Milliseconds since 1970 as RFC 3339 in UTC. Text order is time order."""
     moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{unix_ms % 1000:03d}Z"
 
 
-def encode_insert(
-    write: WriteRequest, *, index: int, epoch: int, time: str, commit: int, previous: bytes
+def encode_changes(
+    changes: Sequence[Change],
+    *,
+    collection: str,
+    request: str,
+    fingerprint: str,
+    index: int,
+    epoch: int,
+    time: str,
+    commit: int,
+    previous: bytes,
 ) -> tuple[bytes, bytes]:
-    """Build the line of one insert.
+    """Build the line of what one write did.
+
+    Args:
+        changes: At least one. The entry of a single one is named after it; several are a BATCH,
+            whose keys and sizes stand before the values.
+        collection: The write's.
+        request: The write's.
+        fingerprint: The write's.
+        index: As in Entry.
+        epoch: As in Entry.
+        time: As in Entry.
+        commit: As in Entry.
+        previous: The raw digest of the entry before.
 
     Returns:
         The line with its newline, and its raw digest.
     """
+    values = [b"null" if change.value is None else change.value for change in changes]
+    if len(changes) == 1:
+        ((operation, key, _),) = changes
+        named, listed, value = orjson.dumps(key), b"", values[0]
+    else:
+        operation, named, value = BATCH, b"null", b"[%b]" % b",".join(values)
+        sizes = [
+            (change.operation, change.key, len(each))
+            for change, each in zip(changes, values, strict=True)
+        ]
+        listed = b'"changes":%b,' % orjson.dumps(sizes)
     return _seal(
-        b'{"index":%d,"epoch":%d,"time":"%b","commit":%d,"operation":"insert","collection":%b,'
-        b'"key":%b,"request":%b,"fingerprint":%b,"value":%b'
+        b'{"index":%d,"epoch":%d,"time":"%b","commit":%d,"operation":"%b","collection":%b,'
+        b'"key":%b,"request":%b,"fingerprint":%b,%b"value":%b'
         % (
-            index,
-            epoch,
-            time.encode(),
-            commit,
-            orjson.dumps(write.collection),
-            orjson.dumps(write.key),
-            orjson.dumps(write.request),
-            orjson.dumps(write.fingerprint),
-            write.value,
+            *(index, epoch, time.encode(), commit, operation.encode(), orjson.dumps(collection)),
+            *(named, orjson.dumps(request), orjson.dumps(fingerprint), listed, value),
         ),
         previous,
     )
@@ -217,7 +237,10 @@ def decode_entry(line: bytes) -> Entry:
     """
     members, value = split_value(line)
     try:
+        changes = changes_of(members, value)
+        members.pop("changes", None)
         return Entry(
+            changes=changes,
             value=value,
             digest=bytes.fromhex(line[-2 * DIGEST_BYTES - 2 : -2].decode()),
             **members,
@@ -243,47 +266,47 @@ def split_value(line: bytes) -> tuple[dict[str, Any], bytes]:
     return members, line[at + len(_VALUE) : -_TAIL_BYTES]
 
 
-def encode_write(write: WriteRequest) -> bytes:
-    """One write as the gateway forwards it: a JSON object, value last, with its newline."""
-    head = orjson.dumps(
-        {
-            "request": write.request,
-            "fingerprint": write.fingerprint,
-            "collection": write.collection,
-            "key": write.key,
-        }
-    )
-    return b'%b,"value":%b}\n' % (head[:-1], write.value)
-
-
-def decode_write(line: bytes) -> WriteRequest:
-    """The inverse of `encode_write`; the newline must be gone.
-
-    The value is taken as it is: that it is canonical (docs/protocol.md, "Gateway and leader") is
-    the gateway's to see to.
+def changes_of(members: Mapping[str, Any], value: bytes) -> tuple[Change, ...]:
+    """What an entry did to records, from what `split_value` gives.
 
     Raises:
-        MalformedEntryError: The line is not a write.
+        MalformedEntryError: The operation is none that this version knows, or the entry is not
+            made as such an entry is.
     """
-    at = line.find(_VALUE)
     try:
-        value = line[at + len(_VALUE) : -1]
-        if len(line) > _WRITE_BYTES_MAX:
-            raise ValueError("too long")
-        if at < 0 or line[-1:] != b"}" or not isinstance(orjson.loads(value), dict):
-            raise ValueError("no object as value")
-        head = orjson.loads(line[:at] + b"}")
-        write = WriteRequest(value=value, **head)
-        if not (
-            _NAME.fullmatch(write.collection)
-            and _NAME.fullmatch(write.key)
-            and _REQUEST.fullmatch(write.request)
-            and _FINGERPRINT.fullmatch(write.fingerprint)
-        ):
-            raise ValueError("a collection, key, request id or fingerprint is not well-formed")
-    except (ValueError, TypeError) as error:
-        raise MalformedEntryError(f"not a write: {line[:60]!r}") from error
-    return write
+        match members["operation"]:
+            case "epoch":
+                return ()
+            case "insert" | "update" as operation:
+                return (Change(operation, members["key"], value),)
+            case "delete" as operation:
+                return (Change(operation, members["key"], None),)
+            case "batch":
+                listed = members["changes"]
+                values = cut_values(value, [size for *_, size in listed])
+                return tuple(
+                    Change(_CHANGING[operation], key, None if operation == DELETE else each)
+                    for (operation, key, _), each in zip(listed, values, strict=True)
+                )
+            case operation:
+                raise ValueError(f"operation {operation!r}")
+    except (KeyError, ValueError, TypeError) as error:
+        raise MalformedEntryError(f"entry {members.get('index')}: {error}") from error
+
+
+def cut_values(array: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """The elements of a JSON array without white space, whose sizes in bytes are known.
+
+    Raises:
+        ValueError: They are other sizes.
+    """
+    at, values = 1, []
+    for size in sizes:
+        values.append(array[at : at + size])
+        at += size + 1
+    if b"[%b]" % b",".join(values) != array:
+        raise ValueError("the values have other sizes")
+    return values
 
 
 def split_lines(lines: bytes) -> Iterator[bytes]:

@@ -7,20 +7,40 @@ from enum import Enum
 from typing import NamedTuple
 
 from replicad.core.cluster import View
-from replicad.core.entry import WriteRequest
 from replicad.core.messages import Message, Point
+from replicad.core.write import WriteRequest
+
+
+class Earlier(NamedTuple):
+    """The entry that carries a request id.
+
+    Attributes:
+        at: Its index.
+        fingerprint: Its own.
+        done: What it did to each of its records: letters of `entry.DONE`.
+    """
+
+    at: int
+    fingerprint: str
+    done: str
 
 
 class Found(NamedTuple):
     """What the applied state knows about one write.
 
+    A version is the index of the entry that last wrote a record; 0 stands for no record.
+
     Attributes:
-        exists: Whether its collection holds its key.
-        request: Index and fingerprint of the entry that carries its request id, or None.
+        versions: Of the record of each operation.
+        earlier: The entry that carries its request id, or None.
+        definition: The version of its collection's definition.
+        records: How many records the collections hold whose definitions it would delete.
     """
 
-    exists: bool
-    request: tuple[int, str] | None
+    versions: tuple[int, ...]
+    earlier: Earlier | None
+    definition: int = 0
+    records: int = 0
 
 
 @dataclass(frozen=True, slots=True)

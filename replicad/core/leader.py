@@ -8,6 +8,7 @@ applied by then, so that only this epoch's own entries can be pending.
 
 from __future__ import annotations
 
+from replicad.core.attempts import REMEMBERED_S, Attempt, RejectedAttempts
 from replicad.core.cluster import ClusterState, Disk
 from replicad.core.context import Context
 from replicad.core.effects import (
@@ -25,8 +26,10 @@ from replicad.core.effects import (
     Unresolved,
     WriteResult,
 )
-from replicad.core.entry import Opening, WriteRequest, encode_epoch, encode_insert
+from replicad.core.entry import Opening, encode_changes, encode_epoch
 from replicad.core.events import (
+    Earlier,
+    Found,
     ProbeFinished,
     ProposalFinished,
     ReadArrived,
@@ -38,10 +41,11 @@ from replicad.core.followers import Followers
 from replicad.core.isr import InSyncSet
 from replicad.core.membership import Membership
 from replicad.core.messages import Ack, Append, Echo, Fetch, Leave, Offer, Point
-from replicad.core.pending import PendingWrites, Precedent, Verdict
+from replicad.core.pending import Changes, PendingWrites
 from replicad.core.rounds import Rounds
 from replicad.core.transfer import Transfer
 from replicad.core.waiting import Waiting, WaitingRoom
+from replicad.core.write import WriteRequest
 from replicad.errors import require
 
 
@@ -61,6 +65,7 @@ class Leader:
         self.first = context.log.last + 1
         self._pending = PendingWrites()
         self._waiting = WaitingRoom()
+        self._rejected = RejectedAttempts()
         self._published = 0
         self._sent_at = context.now
         self._echo_at = float("-inf")
@@ -123,31 +128,22 @@ class Leader:
             context.emit(AnswerWrites(arrived.token, refused, (), {}))
             return
         require(arrived.applied == context.applied, "writes are looked up in the latest state")
-        before = context.log.last_point
-        time = context.wall_time()
-        refusal = self.refusal()
-        results: list[WriteResult] = []
-        lines: list[bytes] = []
-        index = 0
-        for write, found in zip(arrived.writes, arrived.found, strict=True):
-            # Known writes are answered even while new ones are refused (rule 10).
-            verdict = self._pending.judge(write, found)
-            if verdict is not None and refusal is not None and verdict.at > context.commit:
-                # It may stay pending for long; its companions are not to wait for it.
-                same = verdict.precedent is Precedent.SAME_WRITE
-                results.append(Unresolved.UNKNOWN if same else refusal)
-            elif verdict is not None:
-                results.append(self._result_of(verdict))
-                index = max(index, verdict.at)
-            elif refusal is not None:
-                results.append(refusal)
-            else:
-                lines.append(self._append(write, time))
-                index = context.log.last
-                results.append(self._committed(index))
-        rejects = any(isinstance(result, Rejected) for result in results)
-        round_ = self._rounds.current + 1 if rejects else 0
-        self._waiting.add(Waiting(arrived.token, tuple(results), index, round_, context.now))
+        before, now = context.log.last_point, context.now
+        refusal, time = self.refusal(), context.wall_time()
+        decided = [
+            self._decide(write, found, refusal, time)
+            for write, found in zip(arrived.writes, arrived.found, strict=True)
+        ]
+        results = tuple(result for result, _, _ in decided)
+        rejected = tuple(
+            Attempt(write.call, write.attempt)
+            for write, result in zip(arrived.writes, results, strict=True)
+            if isinstance(result, Rejected)
+        )
+        round_ = self._rounds.current + 1 if rejected else 0
+        index = max((at for _, at, _ in decided), default=0)
+        self._waiting.add(Waiting(arrived.token, results, index, round_, now, rejected))
+        lines = [line for _, _, line in decided if line]
         if not lines:
             self._settle()
             return
@@ -157,35 +153,50 @@ class Leader:
         self._publish(before, len(lines), blob)
         context.emit(SyncLog())
 
-    def _append(self, write: WriteRequest, time: str) -> bytes:
+    def _decide(
+        self, write: WriteRequest, found: Found, refusal: Refusal | None, time: str
+    ) -> tuple[WriteResult, int, bytes]:
+        """What a write will be told, once which index is committed; and its line if it is new."""
+        if self._rejected.is_late(write):
+            return Refusal.NOT_LEADER, 0, b""  # Nobody waits for this attempt any more.
+        outcome, at = self._pending.judge(write, found)
+        if not isinstance(outcome, Earlier | Rejected):
+            return (refusal, 0, b"") if refusal else self._append(write, outcome, time)
+        if refusal is not None and at > self._context.commit:
+            # It may stay pending for long; its companions are not to wait for it.
+            return Unresolved.UNKNOWN if isinstance(outcome, Earlier) else refusal, 0, b""
+        if isinstance(outcome, Earlier):
+            return self._repeat(outcome), at, b""
+        # At once: an earlier attempt may arrive before this rejection is told.
+        self._rejected.note(write, self._context.now)
+        return outcome, at, b""
+
+    def _append(
+        self, write: WriteRequest, changes: Changes, time: str
+    ) -> tuple[WriteResult, int, bytes]:
         context = self._context
-        line, digest = encode_insert(
-            write,
-            index=context.log.last + 1,
+        index = context.log.last + 1
+        line, digest = encode_changes(
+            changes,
+            collection=write.collection,
+            request=write.request,
+            fingerprint=write.fingerprint,
+            index=index,
             epoch=context.epoch,
             time=time,
             commit=context.commit,
             previous=context.log.last_point.digest,
         )
         context.log.append(context.epoch, len(line), digest)
-        self._pending.add(context.log.last, write)
-        return line
+        done = self._pending.add(index, write, changes)
+        return Committed(index, context.epoch, digest, done), index, line
 
-    def _result_of(self, verdict: Verdict) -> WriteResult:
-        match verdict.precedent:
-            case Precedent.SAME_WRITE:
-                return self._committed(verdict.at)
-            case Precedent.OTHER_WRITE:
-                return Rejected.MISMATCH
-            case Precedent.RECORD:
-                return Rejected.DUPLICATE
-
-    def _committed(self, index: int) -> Committed:
-        """What a write will be told once its entry is committed."""
-        log = self._context.log
-        if index < log.first:
-            return Committed(index, 0, b"")
-        return Committed(index, log.epoch_at(index), log.digest_at(index))
+    def _repeat(self, earlier: Earlier) -> Committed:
+        """What was told of the entry that carries the request id, or would have been."""
+        log, at = self._context.log, earlier.at
+        if at < log.first:
+            return Committed(at, 0, b"", earlier.done, again=True)
+        return Committed(at, log.epoch_at(at), log.digest_at(at), earlier.done, again=True)
 
     def on_read(self, arrived: ReadArrived) -> None:
         """Serve a strong read after a round that begins now or later (rule 11)."""
@@ -279,6 +290,7 @@ class Leader:
         self._membership.tend(self.first)
         self._rounds.ask_coordinator(self._waiting)
         self._dismiss(self._waiting.take_before(context.now - context.settings.give_up_s))
+        self._rejected.forget_before(context.now - REMEMBERED_S)
         self._settle()
 
     def on_echo(self, echo: Echo) -> None:
@@ -307,6 +319,7 @@ class Leader:
             waiting.results = tuple(
                 result if result in kept else Refusal.DISK_FULL for result in waiting.results or ()
             )
+            self._rejected.forget(waiting.rejected)
             waiting.index = max((r.index for r in kept), default=0)
             waiting.round = 0
             self._waiting.add(waiting)
@@ -350,6 +363,7 @@ class Leader:
             if waiting.results is None:
                 self._context.emit(AnswerRead(waiting.token, confirmed=False))
             else:
+                self._rejected.forget(waiting.rejected)  # A later attempt is judged anew.
                 results = tuple(self._unconfirmed(result) for result in waiting.results)
                 self._context.emit(AnswerWrites(waiting.token, results, (), {}))
 

@@ -2,79 +2,122 @@
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum
+from collections import Counter, deque
 from typing import NamedTuple
 
-from replicad.core.entry import WriteRequest
-from replicad.core.events import Found
+from replicad.core.effects import Reason, Rejected
+from replicad.core.entry import DELETE, DONE, INSERT, UPDATE, Change
+from replicad.core.events import Earlier, Found
+from replicad.core.write import DEFINITIONS, WriteRequest
+
+_CODES = {operation: letter for letter, operation in DONE.items()}
 
 
 class _Entry(NamedTuple):
     at: int
     write: WriteRequest
+    changes: Changes
 
 
-class Precedent(Enum):
-    """What was written before that concerns a write."""
+_Version = tuple[int, int]
+"""Since which entry a record has which version; 0 stands for no record."""
 
-    SAME_WRITE = "same write"
-    """This very write, sent before."""
-    OTHER_WRITE = "other write"
-    """Another write with the same request id."""
-    RECORD = "record"
-    """A record under the same key, from another request."""
+Changes = tuple[Change, ...]
 
 
 class Verdict(NamedTuple):
     """How a write stands to what was written before.
 
     Attributes:
-        precedent: What there is.
-        at: Index of its entry; 0 if that is applied and does not matter.
+        outcome: What it would do, or the entry that did it before, or why it cannot be.
+        at: Index of the entry on which that rests; 0 if it is applied and does not matter.
     """
 
-    precedent: Precedent
-    at: int
+    outcome: Changes | Earlier | Rejected
+    at: int = 0
 
 
 class PendingWrites:
-    """Keys and request ids of entries above the applied index, laid over the record store."""
+    """Versions and request ids of entries above the applied index, laid over the record store."""
 
     def __init__(self) -> None:
         """Nothing is pending."""
         self._entries: deque[_Entry] = deque()
-        self._keys: dict[tuple[str, str], int] = {}
-        self._requests: dict[str, tuple[int, str]] = {}
+        self._versions: dict[tuple[str, str], tuple[_Version, ...]] = {}
+        self._requests: dict[str, Earlier] = {}
+        self._records: Counter[str] = Counter()
 
-    def judge(self, write: WriteRequest, found: Found) -> Verdict | None:
-        """None if the write is new. A request id that was seen before decides first (rule 10)."""
-        request = self._requests.get(write.request) or found.request
-        if request is not None:
-            index, fingerprint = request
-            same = fingerprint == write.fingerprint
-            return Verdict(Precedent.SAME_WRITE if same else Precedent.OTHER_WRITE, index)
-        index = self._keys.get((write.collection, write.key), 0)
-        if index or found.exists:
-            return Verdict(Precedent.RECORD, index)
-        return None
+    def judge(self, write: WriteRequest, found: Found) -> Verdict:
+        """Find out what a write would do. A known request id decides first (rule 10)."""
+        earlier = self._requests.get(write.request) or found.earlier
+        if earlier is not None:
+            if earlier.fingerprint == write.fingerprint:
+                return Verdict(earlier, earlier.at)
+            return Verdict(Rejected(Reason.MISMATCH), earlier.at)
+        if write.collection != DEFINITIONS:
+            at, version = self._latest(DEFINITIONS, write.collection, found.definition)
+            if version != write.definition:
+                return Verdict(Rejected(Reason.DEFINITION, 0, version), at)
+            return self._judge_operations(write, found, at)
+        # Which of them makes up the number of records is not remembered: all that are pending.
+        at = self._entries[-1].at if self._entries else 0
+        if found.records + self._records_of(write) > 0:
+            return Verdict(Rejected(Reason.NOT_EMPTY), at)
+        return self._judge_operations(write, found, at)
 
-    def add(self, index: int, write: WriteRequest) -> None:
-        """The entry at `index` holds this write."""
-        self._entries.append(_Entry(index, write))
-        self._keys[write.collection, write.key] = index
-        self._requests[write.request] = (index, write.fingerprint)
+    def _judge_operations(self, write: WriteRequest, found: Found, rests_on: int) -> Verdict:
+        changes: list[Change] = []
+        for operation, known in zip(write.operations, found.versions, strict=True):
+            at, version = self._latest(write.collection, operation.key, known)
+            if at > rests_on:
+                rests_on = at  # That the ones before can be done is part of what is told.
+            objection = operation.objection(version)
+            if objection is not None:
+                rejected = Rejected(Reason(objection.value), len(changes), version)
+                return Verdict(rejected, rests_on)
+            done = DELETE if operation.value is None else UPDATE if version else INSERT
+            changes.append(Change(done, operation.key, operation.value))
+        return Verdict(tuple(changes))
+
+    def add(self, index: int, write: WriteRequest, changes: Changes) -> str:
+        """The entry at `index` does this; returns what it does as letters of `entry.DONE`."""
+        self._entries.append(_Entry(index, write, changes))
+        done = "".join([_CODES[change.operation] for change in changes])
+        self._requests[write.request] = Earlier(index, write.fingerprint, done)
+        for change in changes:
+            record = write.collection, change.key
+            version = index, 0 if change.value is None else index
+            self._versions[record] = (*self._versions.get(record, ()), version)
+        self._records[write.collection] += done.count("i") - done.count("d")
+        return done
 
     def forget_applied(self, applied: int) -> None:
         """The record store knows these now."""
         while self._entries and self._entries[0].at <= applied:
-            self._forget(self._entries.popleft())
+            entry = self._entries.popleft()
+            self._forget(entry, slice(1, None))
 
     def forget_from(self, first: int) -> None:
         """These were not appended after all."""
         while self._entries and self._entries[-1].at >= first:
-            self._forget(self._entries.pop())
+            entry = self._entries.pop()
+            self._forget(entry, slice(-1))
 
-    def _forget(self, entry: _Entry) -> None:
-        del self._keys[entry.write.collection, entry.write.key]
-        del self._requests[entry.write.request]
+    def _latest(self, collection: str, key: str, applied: int) -> _Version:
+        versions = self._versions.get((collection, key))
+        return versions[-1] if versions else (0, applied)
+
+    def _records_of(self, write: WriteRequest) -> int:
+        """How many records are pending of the collections that a write would delete."""
+        deleted = (each.key for each in write.operations if each.value is None)
+        return sum(self._records[name] for name in deleted)
+
+    def _forget(self, entry: _Entry, left: slice) -> None:
+        """Of the versions of its records, keep what is `left`."""
+        done = self._requests.pop(entry.write.request).done
+        self._records[entry.write.collection] -= done.count("i") - done.count("d")
+        for change in entry.changes:
+            record = entry.write.collection, change.key
+            versions = self._versions.pop(record)[left]
+            if versions:
+                self._versions[record] = versions

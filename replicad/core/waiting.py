@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from replicad.core.attempts import Attempt
 from replicad.core.effects import WriteResult
 
 
@@ -19,6 +20,7 @@ class Waiting:
         round: ... and every member of the effective ISR has confirmed the epoch in this round;
             0 if no round is needed.
         began_at: When it arrived.
+        rejected: Attempts that are to be told that they are.
         timing: Milliseconds since then, by what was awaited.
     """
 
@@ -27,6 +29,7 @@ class Waiting:
     index: int
     round: int
     began_at: float
+    rejected: tuple[Attempt, ...] = ()
     timing: dict[str, float] = field(default_factory=dict)
 
 

@@ -20,11 +20,15 @@ from replicad.core.effects import (
     Unresolved,
     WriteResult,
 )
-from replicad.core.entry import decode_write, split_lines
+from replicad.core.entry import split_lines
+from replicad.core.write import decode_write
 from replicad.errors import MalformedEntryError
 from replicad.node.gates import Json, Served, bad_request, led, refusal, told_when_stopped
 from replicad.node.history import describe_history
+from replicad.node.http_changes import HttpChanges
 from replicad.node.http_checks import HttpChecks
+from replicad.node.http_export import HttpExport
+from replicad.node.http_queries import HttpQueries
 from replicad.node.http_reads import HttpReads
 from replicad.node.log_stream import LogStream
 
@@ -48,6 +52,9 @@ class NodeHttp:
         app.router.add_post("/internal/writes", self._writes)
         app.router.add_post("/internal/transfer", self._transfer)
         HttpReads(self._node, self._name).add_to(app.router)
+        HttpQueries(self._node, self._name).add_to(app.router)
+        HttpExport(self._node, self._name).add_to(app.router)
+        HttpChanges(self._node, self._name).add_to(app.router)
         HttpChecks(self._node).add_to(app.router)
         LogStream(self._node).add_to(app.router)
         app.router.add_get("/metrics", self._metrics)
@@ -109,10 +116,19 @@ def _result(result: WriteResult, answer: AnswerWrites) -> Json:
                 "index": result.index,
                 "epoch": result.epoch or None,
                 "digest": result.digest.hex() or None,
+                "done": result.done,
+                "again": result.again,
                 "acks": answer.acks,
                 "timing": answer.timing,
             }
-        case Rejected() | Unresolved():
+        case Rejected():
+            return {
+                "status": "rejected",
+                "reason": result.reason.value,
+                "position": result.position,
+                "version": result.version,
+            }
+        case Unresolved():
             return {"status": result.value}
         case Refusal():
             return {"status": "refused", "reason": result.value}

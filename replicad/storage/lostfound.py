@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from replicad.core.entry import INSERT, Entry, decode_entry, fingerprint_of
+from replicad.core.entry import INSERT, Entry, decode_entry
+from replicad.core.write import DEFINITIONS, fingerprint_of
 from replicad.errors import ConfigurationError, DiskFailedError, MalformedEntryError
 
 LOST_AND_FOUND: Final = "lost+found"
@@ -32,7 +33,8 @@ class Kept:
         epoch: In whose reign it was cut; None if the file's name does not say.
         entries: How many of its lines are entries.
         garbled: How many are not, or not any more: of a torn tail, or of a damaged segment.
-        requests: The request ids of its inserts, in their order.
+        requests: The request ids of what can be sent again, in their order (`can_be_sent_again`).
+        others: How many other writes there are.
     """
 
     path: Path
@@ -41,6 +43,16 @@ class Kept:
     entries: int
     garbled: int
     requests: tuple[str, ...]
+    others: int
+
+
+def can_be_sent_again(entry: Entry) -> bool:
+    """Whether an entry is an insert: of anything else nobody knows what it would change by now.
+
+    Updates, deletes and batches rest on the records that stood there before; what is inserted into
+    the definitions decides about others' values.
+    """
+    return entry.operation == INSERT and entry.collection != DEFINITIONS
 
 
 def kept_name(folder: Path, first: int, epoch: int) -> Path:
@@ -68,16 +80,20 @@ def describe_kept(path: Path) -> Kept:
     match = _NAME.fullmatch(path.name)
     first = int(match[2]) if match else 0
     epoch = int(match[3]) if match and match[3] else None
-    entries, garbled, requests = 0, 0, []
+    entries, garbled, others, requests = 0, 0, 0, []
     for entry in _decoded(path):
         if entry is None:
             garbled += 1
             continue
         entries += 1
         first = first or entry.index
-        if entry.operation == INSERT and entry.request is not None:
+        if entry.request is None:
+            continue  # A leader's own: no client has sent it.
+        if can_be_sent_again(entry):
             requests.append(entry.request)
-    return Kept(path, first, epoch, entries, garbled, tuple(requests))
+        else:
+            others += 1
+    return Kept(path, first, epoch, entries, garbled, tuple(requests), others)
 
 
 def kept_entries(path: Path) -> Iterator[Entry]:
@@ -120,4 +136,4 @@ def _is_as_sent(entry: Entry) -> bool:
         return True
     if entry.collection is None or entry.key is None:
         return False
-    return entry.fingerprint == fingerprint_of(entry.collection, entry.key, entry.value)
+    return entry.fingerprint == fingerprint_of(entry.collection, [(entry.key, entry.value)])

@@ -11,16 +11,20 @@ from functools import lru_cache
 from random import Random
 
 from replicad.core.entry import (
+    INSERT,
     decode_entry,
     decode_head,
     genesis_digest,
     split_lines,
     verify_line,
 )
+from replicad.core.events import Earlier, Found
 from replicad.core.log import LogIndex
 from replicad.core.messages import Point
+from replicad.core.write import DEFINITIONS, WriteRequest
 from replicad.errors import MalformedEntryError
 from replicad.storage.logbase import Base
+from tests.simulation.reference import Name, Record
 
 CLUSTER_ID = "simulated"
 GENESIS = Base(Point(0, genesis_digest(CLUSTER_ID)))
@@ -31,21 +35,13 @@ decode = lru_cache(maxsize=4096)(decode_entry)
 """Every replica decodes the same lines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row of the record store."""
-
-    index: int
-    value: bytes
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The record store as it was at an entry, durable and verified."""
 
     base: Base
-    records: dict[tuple[str, str], Record]
-    requests: dict[str, tuple[int, str]]
+    records: dict[Name, Record]
+    requests: dict[str, Earlier]
 
 
 NO_SNAPSHOT = Snapshot(GENESIS, {}, {})
@@ -60,6 +56,15 @@ class Recovered:
     last_time: str
     torn: int
     """How many lines were cut as a torn tail."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What an entry replaced, so that it can be undone."""
+
+    at: int
+    request: str
+    before: dict[Name, Record | None]
 
 
 class DamagedError(Exception):
@@ -93,9 +98,11 @@ class Disk:
         self.lines: list[bytes] = []
         self.synced = 0
         self.snapshot = self.spare = NO_SNAPSHOT
-        self.records: dict[tuple[str, str], Record] = {}
-        self.requests: dict[str, tuple[int, str]] = {}
+        self.records: dict[Name, Record] = {}
+        self.requests: dict[str, Earlier] = {}
         self.applied = 0
+        self._loaded = 0
+        self._undo: list[_Applied] = []
         self.full = False
         self.failed = False
         self.damaged = False
@@ -155,27 +162,50 @@ class Disk:
 
     # -- the record store ---------------------------------------------------------------------
 
-    def apply(self, index: int) -> list[int]:
-        """Take committed entries into the record store; returns the indexes that gave a row."""
-        rows = []
+    def look_up(self, write: WriteRequest) -> Found:
+        """What the applied state knows about a write."""
+        versions = tuple(self._version(write.collection, o.key) for o in write.operations)
+        earlier = self.requests.get(write.request)
+        if write.collection != DEFINITIONS:
+            return Found(versions, earlier, self._version(DEFINITIONS, write.collection))
+        gone = {operation.key for operation in write.operations if operation.value is None}
+        return Found(versions, earlier, 0, sum(name in gone for name, _ in self.records))
+
+    def _version(self, collection: str, key: str) -> int:
+        record = self.records.get((collection, key))
+        return record.index if record else 0
+
+    def apply(self, index: int) -> set[Name]:
+        """Take committed entries into the record store; returns the names of what they wrote."""
+        names: set[Name] = set()
         for at in range(self.applied + 1, index + 1):
             entry = decode(self.line(at))
-            if entry.collection is not None and entry.key is not None:
-                assert (entry.collection, entry.key) not in self.records, "applied twice"
-                assert entry.request is not None
-                assert entry.fingerprint is not None
-                assert entry.request not in self.requests, "request id applied twice"
-                self.records[entry.collection, entry.key] = Record(at, entry.value)
-                self.requests[entry.request] = (at, entry.fingerprint)
-                rows.append(at)
+            if entry.collection is None or entry.request is None or entry.fingerprint is None:
+                continue
+            assert entry.request not in self.requests, "request id applied twice"
+            before: dict[Name, Record | None] = {}
+            for change in entry.changes:
+                name = entry.collection, change.key
+                before[name] = self.records.pop(name, None)
+                is_there = before[name] is not None
+                assert is_there == (change.operation != INSERT), f"{change.operation} of {name}"
+                if change.value is not None:
+                    self.records[name] = Record(at, change.value)
+            names |= before.keys()
+            done = "".join(change.operation[0] for change in entry.changes)
+            self.requests[entry.request] = Earlier(at, entry.fingerprint, done)
+            self._undo.append(_Applied(at, entry.request, before))
         self.applied = index
-        return rows
+        return names
 
     def _unapply(self, index: int) -> None:
-        """Let the record store fall back to what it was at `index`."""
-        while self.records and next(reversed(self.records.values())).index > index:
-            self.records.popitem()
-            self.requests.popitem()
+        """Let the record store fall back to what it was at `index`, or begin anew."""
+        if index < self._loaded:
+            self._load(NO_SNAPSHOT)
+        while self._undo and self._undo[-1].at > index:
+            applied = self._undo.pop()
+            del self.requests[applied.request]
+            _restore(self.records, applied)
         self.applied = min(self.applied, index)
 
     @property
@@ -192,8 +222,11 @@ class Disk:
         if end <= max(self.snapshot.base.point.index, self.base.point.index):
             return
         entry = decode(self.line(end))
-        records = {key: record for key, record in self.records.items() if record.index <= end}
-        requests = {key: value for key, value in self.requests.items() if value[0] <= end}
+        records = dict(self.records)
+        for applied in reversed(self._undo):
+            if applied.at > end:
+                _restore(records, applied)
+        requests = {name: earlier for name, earlier in self.requests.items() if earlier.at <= end}
         base = Base(log.point(end), entry.epoch, entry.time)
         self.keep(Snapshot(base, records, requests), log)
 
@@ -226,7 +259,8 @@ class Disk:
     def _load(self, snapshot: Snapshot) -> None:
         self.records = dict(snapshot.records)
         self.requests = dict(snapshot.requests)
-        self.applied = snapshot.base.point.index
+        self.applied = self._loaded = snapshot.base.point.index
+        self._undo.clear()
 
     # -- what goes wrong ----------------------------------------------------------------------
 
@@ -347,6 +381,14 @@ class Disk:
             index.append(epoch, len(line) + 1, digest)
             named, last_time = max(named, commit), time
         return index, named, last_time, ""
+
+
+def _restore(records: dict[Name, Record], applied: _Applied) -> None:
+    for name, record in applied.before.items():
+        if record is None:
+            del records[name]
+        else:
+            records[name] = record
 
 
 def _named(line: bytes) -> int:

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from replicad.core.cluster import ClusterConfig, ClusterState
 from replicad.core.context import Context
 from replicad.core.effects import Committed, Rejected
-from replicad.core.entry import WriteRequest
-from tests.simulation.disk import Disk, Record, decode
+from replicad.core.entry import Entry
+from replicad.core.write import WriteRequest
+from tests.simulation.disk import Disk, decode
+from tests.simulation.reference import Name, Reference
+from tests.simulation.wishes import BIG
 
 
 class Judge:
@@ -21,16 +24,16 @@ class Judge:
         self.acknowledged: dict[str, int] = {}
         """The index that a request was told."""
         self.sent: dict[str, list[WriteRequest]] = {}
-        """What clients have ever asked for, by request id."""
+        """What clients have ever asked for, by request id, each in all forms of its attempts."""
+        self.reference = Reference()
         self.floor = 0
         """Somebody has seen the state at this index: nobody may see an older one from now on."""
         self.known_keys: dict[str, None] = {}
         """Keys that were acknowledged or seen by a strong read, oldest first."""
-        self._rows: dict[int, tuple[str, Record]] = {}
-        self._counts = [0]
         self._committed_at: list[float] = []
-        self._keys: dict[str, int] = {}
-        self._requests: dict[str, int] = {}
+        self._callers: dict[str, set[str]] = {}
+        self._rejected: set[str] = set()
+        self._done: set[str] = set()
         self._leaders: dict[int, str] = {}
         self._epochs: dict[str, int] = {}
         self._promised: dict[str, int] = {}
@@ -118,25 +121,37 @@ class Judge:
         at = len(self.committed)
         entry = decode(line)
         assert entry.index == at
-        if entry.key is not None and entry.request is not None:
-            asked = [(write.key, write.value) for write in self.sent[entry.request]]
-            assert (entry.key, entry.value) in asked, f"nobody asked for entry {at}"
-            assert entry.key not in self._keys, f"{entry.key} is committed twice"
-            assert entry.request not in self._requests, f"{entry.request} is committed twice"
-            self._keys[entry.key] = self._requests[entry.request] = at
-            self._rows[at] = entry.key, Record(at, entry.value)
-        self._counts.append(len(self._rows))
+        if entry.request is not None:
+            calls = {w.call for w in self.sent[entry.request] if self._does(w, entry)}
+            assert calls, f"nobody asked for entry {at}, or it could not be"
+            self._callers[entry.request] = calls - self._rejected
+            assert self._callers[entry.request], f"entry {at} was rejected before"
+        self.reference.extend(entry)
 
-    def check_applied(self, disk: Disk, rows: list[int]) -> None:
-        """The rows that these entries have just given are the reference's."""
-        for at in rows:
-            key, record = self._rows[at]
-            assert disk.records["c", key] == record, f"{disk.node} applied {key} otherwise"
-        assert len(disk.records) == self._counts[disk.applied], f"{disk.node} has other records"
+    def _does(self, write: WriteRequest, entry: Entry) -> bool:
+        """Whether the entry is what the write does to what is committed before it."""
+        done = "".join(change.operation[0] for change in entry.changes)
+        return (
+            (write.collection, write.fingerprint) == (entry.collection, entry.fingerprint)
+            and [(o.key, o.value) for o in write.operations]
+            == [(change.key, change.value) for change in entry.changes]
+            and self.reference.outcome(write, entry.index - 1) == done
+        )
+
+    def check_applied(self, disk: Disk, names: Iterable[Name]) -> None:
+        """The records of these names, which were just written, are the reference's."""
+        for name in names:
+            expected = self.reference.record(name, disk.applied)
+            assert disk.records.get(name) == expected, f"{disk.node} applied {name} otherwise"
+        total = self.reference.total(disk.applied)
+        assert len(disk.records) == total, f"{disk.node} has other records"
 
     def check_rows(self, disk: Disk) -> None:
         """The whole record store is the reference's at its index."""
-        self.check_applied(disk, [record.index for record in disk.records.values()])
+        self.check_applied(disk, disk.records)
+        known = self.reference.requests
+        assert all(known[name] == earlier for name, earlier in disk.requests.items())
+        assert len(disk.requests) == sum(e.at <= disk.applied for e in known.values())
 
     def check_electable(self, state: ClusterState | None, disks: Iterable[Disk]) -> None:
         """Whoever may be elected holds every committed entry, synced.
@@ -155,7 +170,7 @@ class Judge:
 
     # -- what clients are told ----------------------------------------------------------------
 
-    def acknowledges(self, write: WriteRequest, result: Committed) -> None:
+    def acknowledges(self, write: WriteRequest, result: Committed, *, floor: int) -> None:
         """A request has one outcome for ever, and it is a committed entry (rules 1 and 10)."""
         request = write.request
         index = self.acknowledged.setdefault(request, result.index)
@@ -163,17 +178,23 @@ class Judge:
         assert index <= len(self.committed), f"{request} is not committed"
         # Of an entry that the log holds no more the digest is not known.
         assert result.digest in (self.committed[index - 1], b""), f"{request} is another entry"
-        assert self._requests[request] == result.index, f"{request} is not in that entry"
-        row = write.key, Record(result.index, write.value)
-        assert self._rows[result.index] == row, f"{request} was another write"
-        self._see(write.key, result.index)
+        earlier = self.reference.requests[request]
+        told = index, write.fingerprint, result.done
+        assert earlier == told, f"{request} was {earlier} and is told {told}"
+        if not result.again:
+            assert request not in self._done, f"{request} is done twice"
+            assert index > floor, f"{request} is done at {index}: {floor} was seen before"
+            self._done.add(request)
+        self.floor = max(self.floor, index)
+        if write.collection == BIG:
+            self.known_keys.update(dict.fromkeys(o.key for o in write.operations))
 
     def check_read(self, disk: Disk, key: str, *, floor: int) -> None:
         """A strong read shows a committed state, none older than any seen before it began."""
         assert disk.applied >= floor, f"stale read at {disk.applied}: {floor} was seen before"
-        index = self._keys.get(key, 0)
-        expected = self._rows[index][1] if 0 < index <= disk.applied else None
-        assert disk.records.get(("c", key)) == expected, f"{key} is read otherwise"
+        name = BIG, key
+        expected = self.reference.record(name, disk.applied)
+        assert disk.records.get(name) == expected, f"{key} is read otherwise"
         self.floor = max(self.floor, disk.applied)
         if expected is not None:
             self.known_keys.setdefault(key)
@@ -181,20 +202,18 @@ class Judge:
     def check_rejection(
         self, disk: Disk, write: WriteRequest, result: Rejected, *, floor: int
     ) -> None:
-        """A rejection is a strong read, and rests on what is committed (rules 10 and 11)."""
+        """A rejection is a strong read: it was true since `floor`, of what is committed."""
         assert disk.applied >= floor, f"stale rejection at {disk.applied}: {floor} was seen before"
-        found = disk.requests.get(write.request)
-        if result is Rejected.MISMATCH:
-            assert found is not None, f"{write.request} is not used by anything committed"
-            assert found[1] != write.fingerprint, f"{write.request} is the same write"
-            self.floor = max(self.floor, found[0])
-        else:
-            own = found is not None and found[1] == write.fingerprint
-            assert not own, f"{write.request} was applied and is rejected"
-            record = disk.records.get(("c", write.key))
-            assert record is not None, f"{write.key} is no duplicate of anything committed"
-            self._see(write.key, record.index)
+        moments = self.reference.moments(write, floor)
+        true = (at for at in moments if self.reference.outcome(write, at) == result)
+        at = next(true, None)
+        assert at is not None, f"{write.request} was never to be told {result}"
+        self.floor = max(self.floor, at)
 
-    def _see(self, key: str, index: int) -> None:
-        self.known_keys[key] = None
-        self.floor = max(self.floor, index)
+    def rejects(self, write: WriteRequest) -> None:
+        """The client is told: its call never was done, and never will be (rule 10)."""
+        self._rejected.add(write.call)
+        callers = self._callers.get(write.request)
+        if callers:
+            callers.discard(write.call)
+            assert callers, f"{write.request} was done and is rejected"

@@ -1,4 +1,4 @@
-"""Mistakes in how entries are replicated, committed and read (rules 1, 2, 3, 6, 7, 9, 10, 11)."""
+"""Mistakes in how entries are replicated, committed and read (rules 1, 2, 3, 6, 7, 9, 11)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from typing import Any
 
 import pytest
 
-from replicad.core import follower, isr, leader, membership, pending, rounds
+from replicad.core import follower, isr, leader, membership, rounds
 from replicad.core.context import Context
 from replicad.core.effects import Apply, Send, TruncateLog
-from replicad.core.entry import WriteRequest
-from replicad.core.events import Found, Outcome, ProposalFinished
+from replicad.core.events import Outcome, ProposalFinished
 from replicad.core.followers import Followers, Progress
 from replicad.core.messages import Ack, Append
-from replicad.core.pending import PendingWrites, Precedent, Verdict
-from replicad.core.waiting import Waiting
 
 
 def commit_on_first_ack(patch: pytest.MonkeyPatch) -> None:
@@ -160,56 +157,6 @@ def applied_before_it_is_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Context, "advance_commit", advance_commit)
 
 
-def request_id_not_remembered_across_failover(patch: pytest.MonkeyPatch) -> None:
-    """Rule 10: a new leader knows only the requests of its own epoch."""
-    original = PendingWrites.judge
-
-    def judge(self: PendingWrites, write: WriteRequest, found: Found) -> Verdict | None:
-        return original(self, write, found._replace(request=None))
-
-    patch.setattr(PendingWrites, "judge", judge)
-
-
-def pending_keys_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    """Rule 10: a write is judged by what is pending, too."""
-    original = PendingWrites.judge
-
-    def judge(self: PendingWrites, write: WriteRequest, found: Found) -> Verdict | None:
-        self._keys.clear()
-        return original(self, write, found)
-
-    def forget(self: PendingWrites, entry: pending._Entry) -> None:
-        self._requests.pop(entry.write.request, None)
-
-    patch.setattr(PendingWrites, "judge", judge)
-    patch.setattr(PendingWrites, "_forget", forget)
-
-
-def rejection_before_what_it_rests_on_commits(patch: pytest.MonkeyPatch) -> None:
-    """Rule 11: who is told "duplicate" may rely on the other record."""
-    original = PendingWrites.judge
-
-    def judge(self: PendingWrites, write: WriteRequest, found: Found) -> Verdict | None:
-        verdict = original(self, write, found)
-        if verdict is None or verdict.precedent is Precedent.SAME_WRITE:
-            return verdict
-        return Verdict(verdict.precedent, 0)
-
-    patch.setattr(PendingWrites, "judge", judge)
-
-
-def rejection_without_a_round(patch: pytest.MonkeyPatch) -> None:
-    """Rule 11: a rejection is a strong read."""
-
-    def wait(*fields: Any) -> Waiting:  # noqa: ANN401 - those of Waiting
-        waiting = Waiting(*fields)
-        if waiting.results is not None:
-            waiting.round = 0
-        return waiting
-
-    patch.setattr(leader, "Waiting", wait)
-
-
 def message_taken_for_fresh_when_it_comes(patch: pytest.MonkeyPatch) -> None:
     """Rule 11: what waited in the broker is as old as the ack that it answers."""
 
@@ -261,10 +208,6 @@ REPLICATION = (
     expand_counted_after_the_transaction,
     shrink_below_min_in_sync,
     applied_before_it_is_synced,
-    request_id_not_remembered_across_failover,
-    pending_keys_not_looked_at,
-    rejection_before_what_it_rests_on_commits,
-    rejection_without_a_round,
     message_taken_for_fresh_when_it_comes,
     commit_of_an_unopened_epoch_taken_for_the_newest,
     new_leader_taken_for_fresh,

@@ -34,13 +34,11 @@ from replicad.core.effects import (
     SyncLog,
     TruncateLog,
 )
-from replicad.core.entry import WriteRequest
 from replicad.core.events import (
     AppendFailed,
     BrokerChanged,
     DiskChanged,
     Event,
-    Found,
     LogSynced,
     MessageReceived,
     ReadArrived,
@@ -55,6 +53,7 @@ from replicad.core.events import (
 )
 from replicad.core.messages import Ack, Append, Message
 from replicad.core.replica import Replica
+from replicad.core.write import WriteRequest
 from replicad.storage.logbase import Base
 from tests.simulation.broker import Connection
 from tests.simulation.disk import CLUSTER_ID, Disk, Recovered
@@ -192,10 +191,7 @@ class Node(Process):
 
         def arrive() -> None:
             disk = self.disk
-            found = tuple(
-                Found((w.collection, w.key) in disk.records, disk.requests.get(w.request))
-                for w in writes
-            )
+            found = tuple(map(disk.look_up, writes))
             self._step(WritesArrived(token, epoch, writes, found, disk.applied))
 
         self.do(arrive, "clients")

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.simulation.mistakes_failover import FAILOVER
+from tests.simulation.mistakes_failover import FAILOVER, NEEDLESS
 from tests.simulation.mistakes_replication import REPLICATION
+from tests.simulation.mistakes_writes import WRITES
 
-MISTAKES = {plant.__name__: plant for plant in (*REPLICATION, *FAILOVER)}
+MISTAKES = {plant.__name__: plant for plant in (*REPLICATION, *WRITES, *FAILOVER, *NEEDLESS)}
+SEEN_IN_A_CALM = frozenset(plant.__name__ for plant in NEEDLESS)
+"""The others are seen in storms."""
 
 
 @contextmanager

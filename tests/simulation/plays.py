@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
+from replicad.core.effects import Reason
 from replicad.errors import ReplicadError
 from tests.simulation.calm import Calm
 from tests.simulation.simulation import Simulation
@@ -20,10 +22,14 @@ STORY_LINES = 60
 Play = Simulation | Calm
 
 
+def is_calm(seed: int) -> bool:
+    """Whether the play of this seed is a calm, and not a storm of faults."""
+    return seed % CALM_EVERY == CALM_EVERY - 1
+
+
 def play_of(seed: int, *, verbose: bool = False) -> Play:
-    """The play of this seed, not begun yet: mostly a storm of faults, sometimes a calm."""
-    calm = seed % CALM_EVERY == CALM_EVERY - 1
-    return Calm(seed, verbose=verbose) if calm else Simulation(seed, verbose=verbose)
+    """The play of this seed, not begun yet."""
+    return Calm(seed, verbose=verbose) if is_calm(seed) else Simulation(seed, verbose=verbose)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Verdict:
     Attributes:
         failure: What was violated; "" if nothing was.
         story: The end of the trace, if something was.
-        acknowledged, reads, rejected: How much the clients were told.
+        acknowledged, reads: How much the clients were told.
+        rejected, done: What of, and how often: see `Clients`.
     """
 
     seed: int
@@ -41,7 +48,8 @@ class Verdict:
     story: tuple[str, ...]
     acknowledged: int
     reads: int
-    rejected: int
+    rejected: Counter[Reason]
+    done: Counter[str]
 
 
 def judge(seed: int) -> Verdict:
@@ -56,7 +64,11 @@ def judge(seed: int) -> Verdict:
         failure, story = f"{type(error).__name__}: {error}", tuple(play.world.trace[-STORY_LINES:])
     simulation = play.simulation
     acknowledged, clients = len(simulation.judge.acknowledged), simulation.clients
-    return Verdict(seed, failure, story, acknowledged, clients.reads_served, clients.rejected)
+    return Verdict(
+        *(seed, failure, story, acknowledged, clients.reads_served),
+        rejected=clients.rejected,
+        done=clients.done,
+    )
 
 
 def judge_many(seeds: range, jobs: int) -> Iterator[Verdict]:

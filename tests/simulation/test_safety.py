@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
+from replicad.core.effects import Reason
+from replicad.core.entry import DONE
 from tests.simulation.calm import EVENTS
 from tests.simulation.plays import Play, judge_many, play_of
 
@@ -23,7 +26,10 @@ def test_plays_from_seeds() -> None:
     assert len(verdicts) == SEEDS
     assert sum(verdict.acknowledged for verdict in verdicts) > 100 * SEEDS
     assert sum(verdict.reads for verdict in verdicts) > 5 * SEEDS
-    assert sum(verdict.rejected for verdict in verdicts) > 5 * SEEDS
+    rejected = sum((verdict.rejected for verdict in verdicts), Counter[Reason]())
+    done = sum((verdict.done for verdict in verdicts), Counter[str]())
+    assert all(rejected[reason] > SEEDS for reason in Reason), rejected
+    assert all(done[what] > SEEDS for what in (*DONE, "batch")), done
 
 
 def test_a_seed_replays_exactly() -> None:

@@ -9,7 +9,6 @@ from typing import TypeVar
 from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member, View
 from replicad.core.context import Context, Identity, Settings
 from replicad.core.effects import Effect, Propose, Send
-from replicad.core.entry import WriteRequest
 from replicad.core.events import (
     Event,
     Found,
@@ -24,6 +23,7 @@ from replicad.core.events import (
 from replicad.core.log import LogIndex
 from replicad.core.messages import Ack, Append, Echo, Point
 from replicad.core.replica import Replica
+from replicad.core.write import WriteRequest
 from tests.support.entries import LogBuilder
 
 E = TypeVar("E")
@@ -166,9 +166,9 @@ def append_of(
 def arriving(
     context: Context, *writes: WriteRequest, token: int = 1, found: Found | None = None
 ) -> WritesArrived:
-    """Writes in the replica's own epoch, looked up in its latest state."""
-    seen = found or Found(exists=False, request=None)
-    return WritesArrived(token, context.epoch, writes, (seen,) * len(writes), context.applied)
+    """Writes in the replica's own epoch, looked up in its latest state: empty, if not `found`."""
+    seen = tuple(found or Found((0,) * len(write.operations), None) for write in writes)
+    return WritesArrived(token, context.epoch, writes, seen, context.applied)
 
 
 def leading(

@@ -10,7 +10,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from replicad.core.entry import WriteRequest, encode_write
+from replicad.core.write import WriteRequest, encode_write
 from replicad.node.gates import Served
 from replicad.node.http import NodeHttp
 from tests.support.nodes import Driven

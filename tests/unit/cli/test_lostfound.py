@@ -13,9 +13,10 @@ from click.testing import CliRunner, Result
 
 from replicad.cli import replicad, resubmission
 from replicad.cli.resubmission import ResubmissionError
+from replicad.core.write import DEFINITIONS, Operation
 from replicad.errors import ConfigurationError
 from replicad.storage.lostfound import LOST_AND_FOUND, kept_name
-from tests.support.entries import LogBuilder, write_of
+from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write_of
 
 
 class FakeGateway:
@@ -48,7 +49,8 @@ class FakeGateway:
         index = self.indexes.setdefault(key, len(self.indexes) + 1)
         if self.failures:
             return web.json_response({"status": "error"}, status=self.failures.pop())
-        return web.json_response({"status": "ok"}, headers={"X-Replicad-Index": str(index)})
+        headers = {"X-Replicad-Index": str(index)}
+        return web.json_response({"operation": "insert"}, status=201, headers=headers)
 
     async def look_up(self, request: web.Request) -> web.Response:
         if self.is_old:
@@ -64,7 +66,7 @@ def gateway() -> Iterator[tuple[FakeGateway, str]]:
     """It runs in a thread of its own: the command has an event loop of its own."""
     fake, loop = FakeGateway(), asyncio.new_event_loop()
     app = web.Application()
-    app.router.add_post("/API/IngresarFormulario", fake.insert)
+    app.router.add_post("/v1/collections/formularios/records", fake.insert)
     app.router.add_get("/v1/requests/{key}", fake.look_up)
     runner = web.AppRunner(app)
 
@@ -102,7 +104,7 @@ def run(*arguments: object) -> Result:
 
 def test_the_list_names_files_and_counts(kept: Path) -> None:
     result = run("list", "--data-dir", kept.parents[1])
-    assert result.output == f"{kept}  first 1  epoch 2  entries 4  requests 3\n"
+    assert result.output == f"{kept}  first 1  epoch 2  entries 4  inserts 3  others 0\n"
 
 
 def test_the_list_tells_what_became_of_each(kept: Path, gateway: tuple[FakeGateway, str]) -> None:
@@ -110,9 +112,9 @@ def test_the_list_tells_what_became_of_each(kept: Path, gateway: tuple[FakeGatew
     fake.indexes["r-formularios-b"] = 42
     lines = run("list", "--data-dir", kept.parents[1], "--url", url).output.splitlines()
     assert lines[1:] == [
-        "  a  request r-formularios-a  in no log",
-        "  b  request r-formularios-b  already there at 42",
-        "  c  request r-formularios-c  in no log",
+        "  insert a  request r-formularios-a  in no log",
+        "  insert b  request r-formularios-b  already there at 42",
+        "  insert c  request r-formularios-c  in no log",
     ]
     assert not fake.bodies
 
@@ -126,6 +128,36 @@ def test_every_insert_is_sent_once_with_its_own_request_id(
     assert result.output.splitlines()[-1] == "2 committed, 1 duplicate"
     assert list(fake.indexes) == ["r-formularios-a", "r-formularios-b"]
     assert fake.bodies == [b'{"id":"a"}', b'{"id":"b"}', b'{"id":"c"}']
+
+
+def test_what_rests_on_what_stood_before_is_never_sent(
+    tmp_path: Path, gateway: tuple[FakeGateway, str]
+) -> None:
+    fake, url = gateway
+    fake.indexes["d2"] = 42
+    log, path = LogBuilder(), tmp_path / "00000000000000000001.jsonl"
+    writes = [
+        put_of("a", request="u", collection="formularios"),
+        delete_of("a", request="d1", collection="formularios"),
+        delete_of("b", request="d2", collection="formularios"),
+        batch_of(
+            Operation("b", b"{}"), Operation("c", None), request="b", collection="formularios"
+        ),
+        write_of("formularios", collection=DEFINITIONS),
+    ]
+    log.write(write_of("a", collection="formularios"))
+    path.write_bytes(b"".join(map(log.write, writes)))
+    left = "not submitted again: it rests on what stood before"
+    assert run("resubmit", path, "--url", url).output.splitlines() == [
+        f"{path}  first 2  epoch ?  entries 5  inserts 0  others 5",
+        f"  update a  request u  {left}",
+        f"  delete a  request d1  {left}",
+        "  delete b  request d2  already there at 42",
+        f"  batch 2  request b  {left}",
+        f"  insert formularios  request r-_collections-formularios  {left}",
+        f"4 {left}, 1 already there",
+    ]
+    assert not fake.bodies
 
 
 def test_to_do_it_again_sends_nothing_twice(kept: Path, gateway: tuple[FakeGateway, str]) -> None:

@@ -13,6 +13,7 @@ from replicad.core.comparison import (
     first_difference,
     first_differing_entry,
     first_differing_record,
+    remembered_by_all,
     split,
 )
 
@@ -64,6 +65,21 @@ def test_the_first_record_that_differs() -> None:
     assert first_differing_record(ours, ours) is None
     assert first_differing_record(ours, ours[:1]) == ("c", "b")
     assert first_differing_record(ours, [ours[0], ours[1]._replace(digest="x")]) == ("c", "b")
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "since"),
+    [
+        ((), ""),
+        (("", ""), ""),
+        (("", "2026-11-23T06:02:21.692Z"), "2026-11-23T07:02:21.692Z"),
+        (("2026-11-30T23:30:00.001Z", "2026-11-30T06:00:00.000Z"), "2026-12-01T00:30:00.001Z"),
+    ],
+)
+def test_writes_are_compared_that_all_replicas_remember(
+    forgotten: tuple[str, ...], since: str
+) -> None:
+    assert remembered_by_all(forgotten) == since
 
 
 @given(st.integers(0, 50), st.integers(1, 1000))

@@ -10,6 +10,7 @@ from replicad.core.effects import (
     AppendLines,
     Committed,
     ReadState,
+    Reason,
     Refusal,
     Rejected,
     Send,
@@ -21,6 +22,7 @@ from replicad.core.events import (
     AppendFailed,
     BrokerChanged,
     DiskChanged,
+    Earlier,
     Event,
     Found,
     LogSynced,
@@ -63,8 +65,9 @@ def ack(leader: Stepper, index: int, *, round_: int = 0) -> None:
         leader.step(MessageReceived(ack_from(leader.context, follower, index, round_=round_)))
 
 
-def committed(leader: Stepper, index: int) -> Committed:
-    return Committed(index, leader.context.epoch, leader.context.log.digest_at(index))
+def committed(leader: Stepper, index: int, *, again: bool = False) -> Committed:
+    context = leader.context
+    return Committed(index, context.epoch, context.log.digest_at(index), "i", again)
 
 
 def test_nothing_is_published_before_the_epochs_first_entry_is_synced() -> None:
@@ -186,22 +189,23 @@ def test_a_retry_of_a_pending_write_gets_its_outcome() -> None:
     answers = leader.every(AnswerWrites)
     assert [(a.token, a.results) for a in answers] == [
         (1, (committed(leader, index),)),
-        (2, (committed(leader, index),)),
+        (2, (committed(leader, index, again=True),)),
     ]
 
 
 def test_a_retry_of_a_stored_write_gets_its_outcome_at_once() -> None:
     """Rule 10: also at a leader that did not write it."""
     leader = leading(context_of())
-    assert write(leader, found=Found(exists=True, request=(1, A.fingerprint))) == 1
-    assert leader.only(AnswerWrites).results == (committed(leader, 1),)
+    assert write(leader, found=Found((1,), Earlier(1, A.fingerprint, "i"))) == 1
+    assert leader.only(AnswerWrites).results == (committed(leader, 1, again=True),)
 
 
 @pytest.mark.parametrize(
     ("found", "rejected"),
     [
-        (Found(exists=True, request=None), Rejected.DUPLICATE),
-        (Found(exists=False, request=(1, "another write")), Rejected.MISMATCH),
+        (Found((1,), None), Rejected(Reason.EXISTS, 0, 1)),
+        (Found((0,), Earlier(1, "another write", "i")), Rejected(Reason.MISMATCH)),
+        (Found((0,), None, definition=1), Rejected(Reason.DEFINITION, 0, 1)),
     ],
 )
 def test_a_rejection_waits_for_a_round_like_a_read(found: Found, rejected: Rejected) -> None:
@@ -219,7 +223,7 @@ def test_a_duplicate_of_a_pending_record_waits_for_its_commit() -> None:
     leader = leading(context_of())
     index = write(leader, token=1)
     leader.step(LogSynced(index))
-    other = type(A)("another request", A.fingerprint, A.collection, A.key, A.value)
+    other = write_of("a", request="another request")
     leader.step(arriving(leader.context, other, token=2))
     current = appends(leader)
     round_ = current[-1].round if current else 9
@@ -228,7 +232,9 @@ def test_a_duplicate_of_a_pending_record_waits_for_its_commit() -> None:
         leader.step(MessageReceived(heard))
     assert not leader.every(AnswerWrites)
     effects = pass_time(leader, 0.3, answering=[N2, N3])
-    assert {a.token: a.results for a in every(effects, AnswerWrites)}[2] == (Rejected.DUPLICATE,)
+    assert {a.token: a.results for a in every(effects, AnswerWrites)}[2] == (
+        Rejected(Reason.EXISTS, 0, 2),
+    )
 
 
 def test_a_read_waits_for_a_round_that_begins_after_it() -> None:
@@ -277,7 +283,7 @@ def test_a_leader_without_room_for_its_first_entry_makes_way() -> None:
 def test_a_deposed_leader_says_only_what_it_knows() -> None:
     leader = leading(context_of())
     write(leader, token=1)
-    leader.step(arriving(leader.context, B, token=2, found=Found(exists=True, request=None)))
+    leader.step(arriving(leader.context, B, token=2, found=Found((1,), None)))
     leader.step(ReadArrived(3, 1))
     leader.step(MessageReceived(Reject(9, "n3")))
     answers = {a.token: a.results for a in leader.every(AnswerWrites)}

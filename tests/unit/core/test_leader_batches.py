@@ -11,19 +11,21 @@ from replicad.core.effects import (
     AnswerWrites,
     AppendLines,
     Committed,
+    Reason,
     Refusal,
     Rejected,
     Unresolved,
 )
-from replicad.core.entry import WriteRequest
 from replicad.core.events import (
     AppendFailed,
     DiskChanged,
+    Earlier,
     Found,
     LogSynced,
     MessageReceived,
     WritesArrived,
 )
+from replicad.core.write import WriteRequest
 from tests.support.core import (
     SETTINGS,
     Stepper,
@@ -37,8 +39,8 @@ from tests.support.core import (
 from tests.support.entries import write_of
 
 A, B, C = write_of("a"), write_of("b"), write_of("c")
-NEW = Found(exists=False, request=None)
-TAKEN = Found(exists=True, request=None)
+NEW = Found((0,), None)
+TAKEN = Found((1,), None)
 
 
 def leader_of(settings: Settings = SETTINGS) -> Stepper:
@@ -47,7 +49,7 @@ def leader_of(settings: Settings = SETTINGS) -> Stepper:
 
 def stored(write: WriteRequest, index: int) -> Found:
     """What the record store says of a write that is committed at `index`."""
-    return Found(exists=True, request=(index, write.fingerprint))
+    return Found((index,), Earlier(index, write.fingerprint, "i"))
 
 
 def batch(leader: Stepper, *items: tuple[WriteRequest, Found], token: int = 2) -> None:
@@ -65,8 +67,13 @@ def commit(leader: Stepper, index: int) -> dict[int, AnswerWrites]:
     return {answer.token: answer for answer in effects if isinstance(answer, AnswerWrites)}
 
 
-def committed(leader: Stepper, index: int) -> Committed:
-    return Committed(index, leader.context.epoch, leader.context.log.digest_at(index))
+def committed(leader: Stepper, index: int, *, again: bool = False) -> Committed:
+    context = leader.context
+    return Committed(index, context.epoch, context.log.digest_at(index), "i", again)
+
+
+def again(leader: Stepper, index: int) -> Committed:
+    return committed(leader, index, again=True)
 
 
 def test_a_full_disk_refuses_the_new_and_answers_the_stored() -> None:
@@ -75,7 +82,7 @@ def test_a_full_disk_refuses_the_new_and_answers_the_stored() -> None:
     batch(leader, (B, NEW), (A, stored(A, 1)), (C, NEW))
     assert leader.only(AnswerWrites).results == (
         Refusal.DISK_FULL,
-        committed(leader, 1),
+        again(leader, 1),
         Refusal.DISK_FULL,
     )
     assert not leader.every(AppendLines)
@@ -86,7 +93,7 @@ def test_too_few_followers_refuse_the_new_and_nobody_waits_for_the_pending() -> 
     leader = leader_of()
     leader.step(arriving(leader.context, A))
     pass_time(leader, 2.0)
-    other = WriteRequest("another request", A.fingerprint, A.collection, A.key, A.value)
+    other = write_of("a", request="another request")
     batch(leader, (A, NEW), (other, NEW), (B, NEW))
     assert leader.only(AnswerWrites).results == (
         Unresolved.UNKNOWN,
@@ -96,12 +103,15 @@ def test_too_few_followers_refuse_the_new_and_nobody_waits_for_the_pending() -> 
     assert not leader.every(AppendLines)
     assert commit(leader, 2)[1].results == (committed(leader, 2),)
     batch(leader, (A, stored(A, 2)))
-    assert leader.only(AnswerWrites).results == (committed(leader, 2),)
+    assert leader.only(AnswerWrites).results == (again(leader, 2),)
 
 
 @pytest.mark.parametrize(
     ("found", "result"),
-    [(TAKEN, Rejected.DUPLICATE), (Found(exists=False, request=(1, "other")), Rejected.MISMATCH)],
+    [
+        (TAKEN, Rejected(Reason.EXISTS, 0, 1)),
+        (Found((0,), Earlier(1, "other", "i")), Rejected(Reason.MISMATCH)),
+    ],
 )
 def test_a_rejection_among_the_refused_still_waits_for_a_round(
     found: Found, result: Rejected
@@ -119,14 +129,14 @@ def test_a_rejection_among_the_refused_still_waits_for_a_round(
 
 def test_one_batch_may_hold_a_write_twice() -> None:
     leader = leader_of()
-    other = WriteRequest("another request", A.fingerprint, A.collection, A.key, A.value)
+    other = write_of("a", request="another request")
     batch(leader, (A, NEW), (A, NEW), (other, NEW))
     assert leader.context.log.last == 2
     commit(leader, 2)
     effects = pass_time(leader, 0.3, answering=disks("n2", "n3"))
     answers = [effect for effect in effects if isinstance(effect, AnswerWrites)]
     assert [answer.results for answer in answers] == [
-        (committed(leader, 2), committed(leader, 2), Rejected.DUPLICATE)
+        (committed(leader, 2), again(leader, 2), Rejected(Reason.EXISTS, 0, 2))
     ]
 
 
@@ -139,19 +149,19 @@ def test_of_a_batch_that_found_no_room_the_pending_is_kept_and_the_new_refused()
     assert not leader.every(AnswerWrites)
     answers = commit(leader, 2)
     assert answers[1].results == (committed(leader, 2),)
-    assert answers[2].results == (committed(leader, 2), Refusal.DISK_FULL, committed(leader, 1))
+    assert answers[2].results == (again(leader, 2), Refusal.DISK_FULL, again(leader, 1))
 
 
 def test_a_rejection_in_a_batch_that_found_no_room_is_not_told() -> None:
     """It may rest on what is gone now."""
     leader = leader_of()
-    other = WriteRequest("another request", B.fingerprint, B.collection, B.key, B.value)
+    other = write_of("b", request="another request")
     batch(leader, (B, NEW), (other, NEW), (C, stored(C, 1)))
     leader.step(AppendFailed(2))
     assert leader.only(AnswerWrites).results == (
         Refusal.DISK_FULL,
         Refusal.DISK_FULL,
-        committed(leader, 1),
+        again(leader, 1),
     )
 
 

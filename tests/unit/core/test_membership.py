@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from replicad.core.effects import Channel, Effect, Probe, Propose, Report
-from replicad.core.entry import WriteRequest
 from replicad.core.events import (
     BrokerChanged,
     LogSynced,
@@ -9,6 +8,7 @@ from replicad.core.events import (
     Outcome,
     ProbeFinished,
 )
+from replicad.core.write import WriteRequest
 from tests.support.core import (
     TICK_S,
     Stepper,
