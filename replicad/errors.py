@@ -15,6 +15,9 @@
     |-- SnapshotDamagedError        a snapshot is not what it must be; delete it and get another
     |-- SnapshotUnavailableError    no peer could give a snapshot; what arrived of it is kept
     |-- WorkerFailedError           a background process ended without an answer; try later
+    |-- LogFrontGoneError           what is asked for stood in a part of the log that was dropped
+    |-- MalformedQueryError         what should be a query, or a cursor of one, is none
+    |-- QueryRefusedError           a query that this collection cannot answer; says why
     |-- MalformedEntryError         a line that is not a log entry, or whose digest is wrong
     |-- MalformedMessageError       a peer sent something that is not a protocol message
     |-- ProtocolViolationError      a state that the protocol excludes; the replica halts
@@ -93,6 +96,29 @@ class SnapshotUnavailableError(ReplicadError):
 
 class WorkerFailedError(ReplicadError):
     """A background process ended without an answer. What it was to make is not there."""
+
+
+class LogFrontGoneError(ReplicadError):
+    """The log begins after what is asked for: retention has dropped that."""
+
+
+class MalformedQueryError(ReplicadError):
+    """What should be a query, or a cursor of one, is none."""
+
+
+class QueryRefusedError(ReplicadError):
+    """A query that is well-formed, and that this collection cannot answer.
+
+    Attributes:
+        reason: A `core.query.Refused`.
+        fields: Which fields it is about.
+    """
+
+    def __init__(self, reason: str, fields: tuple[str, ...] = ()) -> None:
+        """Take both."""
+        super().__init__(reason, fields)
+        self.reason = reason
+        self.fields = fields
 
 
 class MalformedEntryError(ReplicadError):

@@ -4,8 +4,11 @@
 |--------|----------------------|-----------------------------|-------------------------------|
 | append | application/x-ndjson | all of Append but its lines | the log's lines, verbatim     |
 | others | application/json     | none                        | one JSON object               |
+| change | application/json     | index, position, epoch,     | the change (docs/api.md)      |
+|        |                      | digest                      |                               |
 
-A probe, which only asks whether it can be delivered, is no message of the protocol.
+A probe, which only asks whether it can be delivered, is no message of the protocol, and neither is
+a change, which goes to other systems.
 
 Digests are in hex, in headers and bodies alike.
 
@@ -22,6 +25,7 @@ import orjson
 from pamqp.commands import Basic
 
 from replicad.core.entry import DIGEST_BYTES
+from replicad.core.feed import LoggedChange
 from replicad.core.messages import (
     Ack,
     Append,
@@ -42,6 +46,8 @@ _JSON: Final = "application/json"
 PROBE: Final = "probe"
 # Transient: what is lost is sent again from the log, and must not wait for the broker's disk.
 _TRANSIENT: Final = 1
+# A change is for whoever reads it some day.
+_PERSISTENT: Final = 2
 
 # What arrived from outside: any name may be missing and any value of any type.
 _Fields = Mapping[str, object]
@@ -72,6 +78,24 @@ def encode(message: Message) -> tuple[Basic.Properties, bytes]:
             return _properties("offer", _JSON), body
         case Leave():
             return _properties("leave", _JSON), orjson.dumps(message)
+
+
+def encode_change(change: LoggedChange, node: str) -> tuple[str, Basic.Properties, bytes]:
+    """The routing key, the properties and the body that carry one change, published by `node`."""
+    properties = Basic.Properties(
+        content_type=_JSON,
+        headers={
+            "index": change.index,
+            "position": change.position,
+            "epoch": change.epoch,
+            "digest": change.digest,
+        },
+        delivery_mode=_PERSISTENT,
+        message_id=f"{change.index}.{change.position}",
+        message_type="change",
+        app_id=node,
+    )
+    return f"{change.collection}.{change.operation}", properties, change.encode()
 
 
 def encode_probe(sender: str) -> tuple[Basic.Properties, bytes]:

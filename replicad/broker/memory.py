@@ -7,16 +7,23 @@ RabbitMQ's exclusive queues do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from replicad.core.feed import LoggedChange
 from replicad.core.messages import Message
+from replicad.errors import BrokerError
 
 
 class MemoryExchange:
-    """What the brokers of one process share: who is there."""
+    """What the brokers of one process share: who is there.
+
+    Attributes:
+        on_changes: Called with changes that are published; nobody wants them at first.
+    """
 
     def __init__(self) -> None:
         """Begin with nobody attached."""
+        self.on_changes: Callable[[Sequence[LoggedChange]], None] = lambda _: None
         self._brokers: dict[str, MemoryBroker] = {}
 
     def attach(self, broker: MemoryBroker) -> None:
@@ -67,6 +74,12 @@ class MemoryBroker:
     async def probe(self, node: str) -> bool:
         """See `Broker.probe`."""
         return self._on_message is not None and not self._exchange.receivers(self, node)
+
+    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+        """See `Broker.publish`."""
+        if self._on_message is None:
+            raise BrokerError("this broker is not started, or was stopped")
+        self._exchange.on_changes(changes)
 
     def deliver(self, message: Message) -> None:
         """Hand one message to the node, unless it is gone by now."""

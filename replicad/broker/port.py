@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from replicad.core.feed import LoggedChange
 from replicad.core.messages import Message
 
 
@@ -39,6 +40,15 @@ class Broker(Protocol):
         Returns:
             True when the broker has proved that nobody does: the node's process has ended, or its
             connection was lost. False proves nothing: somebody does, or there was no answer.
+        """
+
+    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+        """Give changes to whoever else wants to know of them, in this order.
+
+        Returns when the broker has taken charge of all of them. One call at a time.
+
+        Raises:
+            BrokerError: It may have taken none, some or all of them.
         """
 
     def lead(self, leading: bool) -> None:

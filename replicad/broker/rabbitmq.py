@@ -4,6 +4,7 @@ What a person sees on its management page:
 
     replicad.<cluster>                              the exchange of all messages: topic, durable
     replicad.<cluster>.present                      a second one, for probes: direct, durable
+    replicad.<cluster>.changes                      a third one, for other systems: topic, durable
     replicad.<cluster>.<node>.log.<incarnation>     queue of a replica's log entries, bound to
                                                     log.<node> and, unless it leads, to log.all
     replicad.<cluster>.<node>.acks.<incarnation>    queue of all other messages to it, bound to
@@ -19,13 +20,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 
 from replicad.broker.codec import encode
+from replicad.broker.rabbitmq_changes import RabbitChanges
 from replicad.broker.rabbitmq_session import Names, RabbitSession, open_session
+from replicad.core.feed import LoggedChange
 from replicad.core.messages import Append, Message
 from replicad.errors import BrokerError
 
@@ -60,6 +63,7 @@ class RabbitBroker:
         """
         self._url = url
         self._names = Names(cluster, node, incarnation)
+        self._changes = RabbitChanges(url, self._names)
         self._leading = False
         self._session: RabbitSession | None = None
         self._up = False
@@ -90,6 +94,12 @@ class RabbitBroker:
             return False
         return await self._session.probe(node)
 
+    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+        """See `Broker.publish`."""
+        if self._task is None or self._task.done():
+            raise BrokerError("this broker is not started, or was stopped")
+        await self._changes.publish(changes)
+
     def lead(self, leading: bool) -> None:
         """See `Broker.lead`."""
         self._leading = leading
@@ -102,7 +112,8 @@ class RabbitBroker:
             return
         self._task.cancel()
         self._session = None
-        await asyncio.wait({self._task}, timeout=STOP_S)
+        closing = asyncio.create_task(self._changes.close())
+        await asyncio.wait({self._task, closing}, timeout=STOP_S)
         self.failed.cancel()
 
     def _surface(self, task: asyncio.Task[None]) -> None:

@@ -61,6 +61,11 @@ class Names:
         """
         return f"{self.exchange}.present"
 
+    @property
+    def changes(self) -> str:
+        """The exchange from which other systems learn of changes."""
+        return f"{self.exchange}.changes"
+
     def queue(self, kind: str, session: int) -> str:
         """A queue of this run: `kind` is log or acks.
 
@@ -79,21 +84,26 @@ async def open_session(
     Raises:
         BrokerError: RabbitMQ refused, or did not answer in time.
     """
-    publishing = await _connect(stack, url, f"replicad {names.node}: publishes")
-    consuming = await _connect(stack, url, f"replicad {names.node}: consumes")
-    publisher = await _answer(publishing.channel(publisher_confirms=False))
-    consumer = await _answer(consuming.channel(publisher_confirms=False))
+    publishing = await connect(stack, url, f"replicad {names.node}: publishes")
+    consuming = await connect(stack, url, f"replicad {names.node}: consumes")
+    publisher = await answer(publishing.channel(publisher_confirms=False))
+    consumer = await answer(consuming.channel(publisher_confirms=False))
     # With confirms: without them aiormq only logs a message that was returned.
-    prober = await _answer(publishing.channel(publisher_confirms=True, on_return_raises=True))
-    await _answer(consumer.exchange_declare(names.exchange, exchange_type="topic", durable=True))
-    await _answer(consumer.exchange_declare(names.presence, exchange_type="direct", durable=True))
+    prober = await answer(publishing.channel(publisher_confirms=True, on_return_raises=True))
+    await answer(consumer.exchange_declare(names.exchange, exchange_type="topic", durable=True))
+    await answer(consumer.exchange_declare(names.presence, exchange_type="direct", durable=True))
     session = RabbitSession(names, publishing, consuming, publisher, consumer, prober)
     await session.consume(number, follow_all=follow_all)
     return session
 
 
-async def _connect(stack: AsyncExitStack, url: str, name: str) -> AbstractConnection:
-    connection = await _answer(
+async def connect(stack: AsyncExitStack, url: str, name: str) -> AbstractConnection:
+    """Open one connection, called `name` on the management page; `stack` closes it.
+
+    Raises:
+        BrokerError: RabbitMQ refused, or did not answer in time.
+    """
+    connection = await answer(
         aio_pika.connect(url, client_properties={"connection_name": name}, heartbeat=HEARTBEAT_S)
     )
     stack.push_async_callback(_close, connection)
@@ -110,7 +120,7 @@ async def _close(connection: aio_pika.Connection) -> None:
         _log.info("broker connection did not close cleanly", reason=repr(error))
 
 
-async def _answer(call: Awaitable[_T]) -> _T:
+async def answer(call: Awaitable[_T]) -> _T:
     """Await one call to the broker.
 
     Raises:
@@ -172,10 +182,10 @@ class RabbitSession:
         if follow_all:
             await self._bind(self._log_queue, "log.all")
         acks_queue = await self._declare("acks", number)
-        await _answer(self._consumer.queue_bind(acks_queue, self._names.presence, self._names.node))
+        await answer(self._consumer.queue_bind(acks_queue, self._names.presence, self._names.node))
         for queue in (self._log_queue, acks_queue):
             # No acknowledgements to the broker: the protocol's own are end to end.
-            await _answer(self._consumer.basic_consume(queue, self._on_delivery, no_ack=True))
+            await answer(self._consumer.basic_consume(queue, self._on_delivery, no_ack=True))
 
     async def _on_delivery(self, delivered: DeliveredMessage) -> None:
         # Never waits, so that the tasks of two deliveries finish in the order they were started.
@@ -183,7 +193,7 @@ class RabbitSession:
 
     async def _declare(self, kind: str, number: int) -> str:
         queue = self._names.queue(kind, number)
-        await _answer(
+        await answer(
             self._consumer.queue_declare(
                 queue, exclusive=True, auto_delete=True, arguments=_QUEUE_ARGUMENTS
             )
@@ -192,7 +202,7 @@ class RabbitSession:
         return queue
 
     async def _bind(self, queue: str, key: str) -> None:
-        await _answer(self._consumer.queue_bind(queue, self._names.exchange, key))
+        await answer(self._consumer.queue_bind(queue, self._names.exchange, key))
 
     def send(self, routing_key: str, properties: Basic.Properties, body: bytes) -> None:
         """Let one message wait for the publisher; drop everything once too much waits."""
@@ -302,7 +312,7 @@ class RabbitSession:
             if wanted:
                 await self._bind(self._log_queue, "log.all")
             else:
-                await _answer(
+                await answer(
                     self._consumer.queue_unbind(self._log_queue, self._names.exchange, "log.all")
                 )
             bound = wanted

@@ -11,6 +11,7 @@ import orjson
 
 from replicad.coordination.port import View
 from replicad.core.cluster import ClusterConfig, ClusterState, Member
+from replicad.core.messages import Point
 from replicad.errors import CoordinationError, NodeNameTakenError
 from replicad.storage.durable import replace_file
 
@@ -24,6 +25,7 @@ class MemoryStore:
         members: The registrations with the coordinators (sessions) that own them.
         sessions: The started coordinators, which are told of every change.
         recoveries: What `recover` noted; not kept beyond the process.
+        published: What `note_published` noted; not kept beyond the process either.
         path: Where config, state and version outlive the process, as they would in ZooKeeper;
             None keeps them in memory only.
     """
@@ -34,6 +36,7 @@ class MemoryStore:
     members: dict[Member, MemoryCoordinator] = field(default_factory=dict)
     sessions: list[MemoryCoordinator] = field(default_factory=list)
     recoveries: list[bytes] = field(default_factory=list)
+    published: Point | None = None
     path: Path | None = None
 
     def __post_init__(self) -> None:
@@ -140,6 +143,19 @@ class MemoryCoordinator:
         """See `Coordinator.recoveries`."""
         self._require_session()
         return list(self._store.recoveries)
+
+    async def published(self) -> Point | None:
+        """See `Coordinator.published`."""
+        self._require_session()
+        return self._store.published
+
+    async def note_published(self, point: Point, state_version: int) -> bool:
+        """See `Coordinator.note_published`."""
+        self._require_session()
+        if self._store.state is None or self._store.version != state_version:
+            return False
+        self._store.published = point
+        return True
 
     async def stop(self) -> None:
         """See `Coordinator.stop`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from replicad.core.cluster import ClusterConfig, ClusterState, Member, View
+from replicad.core.messages import Point
 
 __all__ = ["Coordinator", "View"]
 
@@ -70,6 +71,23 @@ class Coordinator(Protocol):
 
         Raises:
             CoordinationError: No answer within the deadline.
+        """
+
+    async def published(self) -> Point | None:
+        """Up to which entry changes were published to other systems; None if never.
+
+        Raises:
+            CoordinationError: No answer within the deadline.
+        """
+
+    async def note_published(self, point: Point, state_version: int) -> bool:
+        """Replace that, if the state still has this version.
+
+        Returns:
+            False when the versions differ: nothing happened.
+
+        Raises:
+            CoordinationError: The outcome is unknown.
         """
 
     async def stop(self) -> None:

@@ -4,6 +4,7 @@
     /replicad/<cluster>/state                           epoch, leader, ISR
     /replicad/<cluster>/members/<node>-<incarnation>    ephemeral: a living process
     /replicad/<cluster>/recoveries/<epoch>              notes of an operator's recoveries
+    /replicad/<cluster>/changes                         up to where changes were published
 
 Nothing is cached and nothing is decided here: after every change, and whenever a connection is
 back, everything is read again, behind a `sync`, so that a server that lags cannot answer.
@@ -15,6 +16,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+import orjson
 import structlog
 from kazoo.client import TransactionRequest
 from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
@@ -23,6 +25,7 @@ from kazoo.protocol.states import ZnodeStat
 from replicad.coordination.port import View
 from replicad.coordination.zookeeper_session import REFUSALS, ZooKeeperSession
 from replicad.core.cluster import ClusterConfig, ClusterState, Member
+from replicad.core.messages import Point
 from replicad.errors import CoordinationError, NodeNameTakenError
 
 RETRY_DELAY_S = 0.1
@@ -62,6 +65,7 @@ class ZooKeeperCoordinator:
         self._state = f"{self._root}/state"
         self._members = f"{self._root}/members"
         self._recoveries = f"{self._root}/recoveries"
+        self._changes = f"{self._root}/changes"
         self._session_timeout_s = session_timeout_s
         self._stale = asyncio.Event()
         self._session = ZooKeeperSession(hosts, session_timeout_s, self._stale.set)
@@ -195,6 +199,28 @@ class ZooKeeperCoordinator:
         answers = await self._session.answers(*(zookeeper.get_async(path) for path in paths))
         return [answer[0] for answer in answers if not isinstance(answer, NoNodeError)]
 
+    async def published(self) -> Point | None:
+        """See `Coordinator.published`."""
+        zookeeper = self._session.client
+        _, _, answer = await self._session.answers(
+            zookeeper.ensure_path_async(self._changes),
+            zookeeper.sync_async(self._changes),
+            zookeeper.get_async(self._changes),
+        )
+        if not isinstance(answer, NoNodeError) and not answer[0]:
+            return None  # As it was made.
+        return _parsed(_decode_point, self._changes, answer)
+
+    async def note_published(self, point: Point, state_version: int) -> bool:
+        """See `Coordinator.note_published`."""
+        if state_version < 0:
+            return False  # To ZooKeeper it means any version.
+        transaction = self._session.client.transaction()
+        transaction.check(self._state, state_version)
+        data = {"index": point.index, "digest": point.digest.hex()}
+        transaction.set_data(self._changes, orjson.dumps(data))
+        return await self._commit(transaction) is not None
+
     def _change(self, state: ClusterState, expected_version: int) -> TransactionRequest | None:
         """A transaction that replaces this version of the state; None if that cannot be."""
         # To ZooKeeper a negative version means any version.
@@ -313,6 +339,11 @@ def _parsed(
         return parse(answer[0])
     except (ValueError, TypeError, KeyError) as error:
         raise CoordinationError(f"{path} cannot be understood: {error}") from error
+
+
+def _decode_point(data: bytes) -> Point:
+    fields = orjson.loads(data)
+    return Point(int(fields["index"]), bytes.fromhex(fields["digest"]))
 
 
 def _taken(rival: Member) -> NodeNameTakenError:

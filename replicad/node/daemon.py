@@ -35,6 +35,7 @@ from replicad.errors import (
     ProtocolViolationError,
     ReplicadError,
 )
+from replicad.node.change_exchange import ChangeExchange
 from replicad.node.driver import Driver
 from replicad.node.gates import Json
 from replicad.node.http import NodeHttp
@@ -117,6 +118,7 @@ class Node:
         self._directory: DataDirectory | None = None
         self._store: Store | None = None
         self._sync_log: SyncLog | None = None
+        self._publishing: asyncio.Task[None] | None = None
         self._broker_up = False
         self._view: View | None = None
         self._registered = False
@@ -173,6 +175,9 @@ class Node:
             last_things.push_async_callback(self._broker.stop)
             if self.driver is not None:
                 last_things.push_async_callback(self.driver.stop)
+            if self._publishing is not None:
+                self._publishing.cancel()
+                await asyncio.wait({self._publishing})
             await self._coordinator.stop()
 
     async def crash(self) -> None:
@@ -377,7 +382,15 @@ class Node:
             self._fail,
         )
         driver.metrics.registry.register(StatusCollector(driver.status))
+        self._publish_changes(driver, self._sync_log)
         return driver
+
+    def _publish_changes(self, driver: Driver, sync_log: SyncLog) -> None:
+        exchange = ChangeExchange(
+            driver, self._broker, self._coordinator, lambda: self._view, sync_log, self._log
+        )
+        self._publishing = asyncio.create_task(exchange.run(), name="changes")
+        self.end_with(self._publishing)
 
     def _peer_urls(self) -> list[str]:
         members = self._view.members if self._view is not None else ()

@@ -42,7 +42,6 @@ from replicad.core.effects import (
     SyncLog,
     TruncateLog,
 )
-from replicad.core.entry import WriteRequest
 from replicad.core.events import (
     AppendFailed,
     DiskChanged,
@@ -61,6 +60,7 @@ from replicad.core.events import (
     WritesArrived,
 )
 from replicad.core.replica import Replica, Status
+from replicad.core.write import WriteRequest
 from replicad.errors import (
     CoordinationError,
     DiskFullError,
@@ -68,7 +68,10 @@ from replicad.errors import (
     RecordsDamagedError,
     ReplicadError,
 )
+from replicad.node.indexing import Indexing
 from replicad.node.metrics import DriverMetrics, ScrubMetrics
+from replicad.node.news import News
+from replicad.node.query_pool import QueryPool
 from replicad.node.scrub import Scrub
 from replicad.node.store import Store
 from replicad.node.synclog import SyncLog as SyncLogFile
@@ -100,7 +103,11 @@ class _Forwarded:
 
 
 class Driver:
-    """Runs one core for the life of one process."""
+    """Runs one core for the life of one process.
+
+    Attributes:
+        applied: Told whenever more of the log was applied, and when nothing more will be.
+    """
 
     def __init__(
         self,
@@ -127,9 +134,11 @@ class Driver:
         """
         self._replica = replica
         self.store = store
+        self.applied = News()
         self.metrics = DriverMetrics()
         self.scrub = Scrub(store, upkeep, sync_log, ScrubMetrics(self.metrics.registry))
         self.upkeep = upkeep
+        self.queries = QueryPool(store)
         self._broker = broker
         self._coordinator = coordinator
         self._sync_log = sync_log
@@ -149,6 +158,7 @@ class Driver:
         self._timer = self._loop.call_soon(self._tick)
         self._spawn(upkeep.run())
         self._spawn(self.scrub.run())
+        self._spawn(Indexing(store, lambda: self._disk_writable, self.rebuild_records).run())
 
     # -- what there is to know ----------------------------------------------------------------
 
@@ -214,6 +224,7 @@ class Driver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.queries.stop()
 
     def abandon(self) -> None:
         """Step nothing more, at once."""
@@ -223,6 +234,7 @@ class Driver:
         for future in self._answers.values():
             future.cancel()
         self._answers.clear()
+        self.applied.tell()
         self._note_left()
 
     def rebuild_records(self) -> None:
@@ -303,6 +315,7 @@ class Driver:
                 self._plan_sync(_TURNS_TO_SEND if effect.after_sending else 1)
             case Apply():
                 self.store.apply(effect.index)
+                self.applied.tell()
             case AnswerWrites() | AnswerRead() | AnswerTransfer():
                 self._answer(effect)
             case SendFromLog():
@@ -324,6 +337,7 @@ class Driver:
                 self._spawn(self._fetch_snapshot(effect.at_least))
             case InstallSnapshot():
                 base = self.upkeep.install(effect.point, effect.committed)
+                self.applied.tell()
                 self._events.appendleft(SnapshotInstalled(base.point, base.time))
             case HandingOver():
                 self._broker.lead(not effect.active)

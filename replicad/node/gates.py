@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import Final, Protocol
 
 import orjson
@@ -91,6 +92,15 @@ def told_when_stopped(driver: Driver) -> Iterator[None]:
             error = "the replica stops; the outcome is unknown"
             raise refusal(web.HTTPServiceUnavailable, {"error": error}) from None
         raise
+
+
+def as_of(driver: Driver, name: str, index: int) -> dict[str, str]:
+    """Headers that say what an answer of the replica `name` reflects, and how stale that may be."""
+    headers = {"X-Replicad-Index": str(index), "X-Replicad-Replica": name}
+    stale_s = driver.status().stale_s
+    if stale_s is not None:
+        headers["X-Replicad-Staleness-Ms"] = str(ceil(stale_s * 1000))
+    return headers
 
 
 def refusal(status: type[web.HTTPException], body: Json) -> web.HTTPException:

@@ -20,7 +20,7 @@ from replicad.storage.snapshot import cut_ranges, parse_line
 
 _INDEXES_MAX: Final = 10_000
 _LINES_AT_ONCE: Final = 500
-_RECORDS_MAX: Final = 100_000
+_LINES_MAX: Final = 100_000
 
 
 class HttpChecks:
@@ -39,7 +39,10 @@ class HttpChecks:
         router.add_post("/internal/scrub", self._scrub)
 
     async def _chain(self, request: web.Request) -> web.Response:
-        """The chain digests of some entries; null where this log holds none."""
+        """The chain digests of some entries; null where this log holds none.
+
+        Also before which time this replica may have forgotten writes.
+        """
         indexes = (await _members(request)).get("indexes")
         if not isinstance(indexes, list) or not all(type(each) is int for each in indexes):
             raise bad_request("indexes must be a list of integers")
@@ -48,35 +51,38 @@ class HttpChecks:
         log = self._driver().store.log
         known = range(log.base.index, log.last + 1)
         digests = [log.digest_at(each).hex() if each in known else None for each in indexes]
-        return _json({"base": log.base.index, "digests": digests})
+        forgets_before = self._driver().store.records.forgets_before
+        return _json({"base": log.base.index, "digests": digests, "forgets_before": forgets_before})
 
     async def _ranges(self, request: web.Request) -> web.Response:
-        """Digests of all records as of an index, by ranges of keys."""
-        upto = await self._upto(request)
+        """Digests of what a snapshot as of an index would hold, by ranges of keys."""
+        upto, lines = await self._as_of(request)
         ranges = []
-        for part, _ in cut_ranges(map(_keyed, self._lines(upto)), 0):
+        for part, _ in cut_ranges(map(_keyed, lines), 0):
             collection, _, key = part.first.decode().partition("\0")
-            ranges.append([collection, key, part.records, part.digest.hex()])
+            ranges.append([collection, key, part.lines, part.digest.hex()])
             await asyncio.sleep(0)  # Others get their turn.
+        self._assert_known(upto)
         return _json({"index": upto, "ranges": ranges})
 
     async def _record_digests(self, request: web.Request) -> web.Response:
-        """Digests of the single records of a stretch of keys as of an index."""
-        upto = await self._upto(request)
+        """Digests of its single lines in a stretch of keys."""
+        upto, lines = await self._as_of(request)
         members = await _members(request)
         begin, end = _sort_key(members.get("from")), _sort_key(members.get("to"))
         digests: list[list[object]] = []
-        for number, (index, key, line) in enumerate(_parsed(self._lines(upto))):
+        for number, (index, key, line) in enumerate(_parsed(lines)):
             if number % _LINES_AT_ONCE == 0:
                 await asyncio.sleep(0)  # Others get their turn.
             if begin is not None and key < begin:
                 continue
             if end is not None and key >= end:
                 break
-            if len(digests) == _RECORDS_MAX:
-                raise bad_request(f"more than {_RECORDS_MAX} records lie between from and to")
+            if len(digests) == _LINES_MAX:
+                raise bad_request(f"more than {_LINES_MAX} records lie between from and to")
             collection, _, name = key.decode().partition("\0")
             digests.append([collection, name, index, sha256(line).hexdigest()])
+        self._assert_known(upto)
         return _json({"index": upto, "records": digests})
 
     async def _scrub(self, _request: web.Request) -> web.Response:
@@ -92,17 +98,24 @@ class HttpChecks:
                 return _json({"entries": 0, "restored": 0, "error": str(error)})
         return _json(result.describe())
 
-    async def _upto(self, request: web.Request) -> int:
-        upto = (await _members(request)).get("index")
+    async def _as_of(self, request: web.Request) -> tuple[int, Iterator[bytes]]:
+        """The index that is asked for, and the lines of a snapshot as of it."""
+        members = await _members(request)
+        upto, since = members.get("index"), members.get("remembered_from")
         if type(upto) is not int:
             raise bad_request("index must be an integer")
-        applied = self._driver().store.records.applied.index
-        if upto > applied:
-            raise refusal(web.HTTPConflict, {"error": f"only {applied} entries are applied here"})
-        return upto
+        if not isinstance(since, str):
+            raise bad_request("remembered_from must be a time")
+        records = self._driver().store.records
+        self._assert_known(upto)
+        return upto, records.snapshot_lines(upto, since)
 
-    def _lines(self, upto: int) -> Iterator[bytes]:
-        return self._driver().store.records.snapshot_lines(upto)
+    def _assert_known(self, upto: int) -> None:
+        """Before and after: the store may forget what was, or be made anew, meanwhile."""
+        records = self._driver().store.records
+        if not records.since <= upto <= records.applied.index:
+            error = f"only entries {records.since} to {records.applied.index} are known here"
+            raise refusal(web.HTTPConflict, {"error": error})
 
     def _driver(self) -> Driver:
         driver = self._node.driver

@@ -29,7 +29,7 @@ from replicad.errors import (
 )
 from replicad.node import snapshot_jobs
 from replicad.storage.durable import disk_errors, make_directory
-from replicad.storage.snapshot import KeyRange, Manifest, read_manifest
+from replicad.storage.snapshot import Header, KeyRange, Manifest, read_manifest
 from replicad.storage.snapshot_files import SnapshotFiles
 from replicad.storage.snapshot_partial import PartialSnapshot
 
@@ -42,7 +42,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=2, sock_read=10)
 # A snapshot may be replaced by a newer one at all peers while it is fetched.
 _SNAPSHOTS_MAX: Final = 5
 
-LocalLines = Callable[[int], Iterator[bytes]]
+LocalLines = Callable[[Header], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class SnapshotFetch:
             files: Where it comes.
             cluster_id: Whose log it must stand for.
             peers: Their URLs; the first is asked first.
-            local: Gives the lines, up to an entry, of what is here already, in the order of a
-                snapshot: `Records.snapshot_lines`, or an older snapshot.
+            local: Gives the lines that a snapshot with this header would have of what is here
+                already, in its order: `Records.snapshot_lines`, or an older snapshot.
             at_least: It must cover the entries up to here.
         """
         self._files = files
@@ -190,7 +190,7 @@ class SnapshotFetch:
 
     async def _get_snapshot(self, session: aiohttp.ClientSession, manifest: Manifest) -> Fetched:
         with closing(PartialSnapshot(self._file, manifest)) as partial:
-            for _ in partial.reuse(self._local(manifest.header.index)):
+            for _ in partial.reuse(self._local(manifest.header)):
                 await asyncio.sleep(0)
             while partial.missing:
                 await self._ask_all(session, manifest, partial)

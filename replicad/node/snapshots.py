@@ -9,7 +9,7 @@ Source: docs/protocol.md, "Snapshots".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from aiohttp import web
 
 from replicad.errors import SnapshotDamagedError
 from replicad.node import snapshot_jobs
-from replicad.node.snapshot_fetch import Fetched, SnapshotFetch
+from replicad.node.snapshot_fetch import Fetched, LocalLines, SnapshotFetch
 from replicad.storage.journal import SEGMENT_BYTES
 from replicad.storage.snapshot import Manifest
 from replicad.storage.snapshot_build import plan_build
@@ -111,7 +111,7 @@ class Snapshots:
         self,
         cluster_id: str,
         peers: Sequence[str],
-        local: Callable[[int], Iterator[bytes]],
+        local: LocalLines,
         *,
         at_least: int,
     ) -> Fetched:

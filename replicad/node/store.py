@@ -23,7 +23,9 @@ from replicad.storage.records import Records
 from replicad.storage.recovery import recover
 from replicad.storage.snapshot_files import SnapshotFiles
 
-_APPLY_BYTES = 1024 * 1024
+# An update touches some five pages of SQLite's: with what its log may hold before a checkpoint, one
+# transaction must fit into the room that is kept free (`RESERVE_BYTES`).
+_APPLY_BYTES = 256 * 1024
 # Entries: one or two seconds, during which a running replica does nothing else.
 _REBUILT_AT_ONCE = 50_000
 
@@ -89,6 +91,7 @@ class Store:
                     f"{applied.index}: one of them was replaced. If it is the record store, "
                     "delete it"
                 )
+            self.records.prune(self.log.base.index)
             self._catch_up_records()
             # A snapshot may know of more commits than the log does.
             self.commit = self.records.applied.index
@@ -168,6 +171,7 @@ class Store:
                 Base(self.log.point(last), epoch, time, self.log.end_of(last))
             )
             self.log.rebase(last)
+            self.records.prune(last)
 
     def install(self, base: Base, committed: int, records: Path) -> None:
         """Put a snapshot, durable in this directory, in the place of the log and the records.
@@ -222,6 +226,15 @@ class Store:
             DiskFailedError: They cannot be read.
         """
         return read_entries(self._journal, self.log, first, first + count - 1)
+
+    def time_of(self, index: int) -> str:
+        """When an entry was written, as it says.
+
+        Raises:
+            CorruptLogError: It is not what it was when it was written.
+            DiskFailedError: It cannot be read.
+        """
+        return head_of(self._journal, self.log, index)[2]
 
     def apply(self, index: int) -> None:
         """Bring the record store up to the committed `index`; rebuild it if it is damaged.

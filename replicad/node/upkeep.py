@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from replicad.errors import (
 from replicad.node.snapshots import Snapshots
 from replicad.node.store import Store
 from replicad.storage.logbase import Base
-from replicad.storage.snapshot import Header, KeyRange
+from replicad.storage.snapshot import Header, KeyRange, forget_before
 
 INTERVAL_S: Final = 5.0
 # Whatever it was, it is no danger to what is stored, and may go better the next time. Damaged
@@ -144,7 +144,7 @@ class Upkeep:
         fetched = await self._snapshots.fetch(
             self._cluster_id,
             self._peers(),
-            self._store.records.snapshot_lines,
+            self._local_lines,
             at_least=at_least,
         )
         header = fetched.manifest.header
@@ -156,6 +156,9 @@ class Upkeep:
             resumed_bytes=fetched.resumed,
         )
         return header
+
+    def _local_lines(self, header: Header) -> Iterator[bytes]:
+        return self._store.records.snapshot_lines(header.index, forget_before(header.time))
 
     def install(self, point: Point, committed: int) -> Base:
         """Put the snapshot that was fetched in the place of the log and the records.

@@ -6,109 +6,97 @@ applying the log from entry 1. What is applied is stored in the same transaction
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-import orjson
-
-from replicad.core.entry import DIGEST_BYTES, EPOCH, INSERT, WriteRequest, split_value
-from replicad.core.events import Found
+from replicad.core.events import Earlier, Found
 from replicad.core.messages import Point
-from replicad.errors import (
-    DiskFailedError,
-    DiskFullError,
-    MalformedEntryError,
-    ProtocolViolationError,
-    RecordsDamagedError,
+from replicad.core.write import DEFINITIONS, WriteRequest
+from replicad.errors import RecordsDamagedError
+from replicad.storage.durable import disk_errors, sync_directory
+from replicad.storage.indexes import Indexes
+from replicad.storage.places import at_of, index_of, last_at_of, position_of
+from replicad.storage.records_apply import forget_requests, prune_past, write_changes
+from replicad.storage.records_changes import Changes
+from replicad.storage.records_check import Stretch, find_wrong, put_back
+from replicad.storage.records_scan import record_page, remembered_page, scan_page
+from replicad.storage.records_schema import (
+    INSERT_REQUESTS,
+    Applied,
+    connect,
+    connect_reader,
+    delete,
+    insert,
+    select_in,
+    typed_errors,
 )
-from replicad.storage.durable import disk_errors, sync_data, sync_directory
-from replicad.storage.snapshot import Record
+from replicad.storage.snapshot import forget_before
 
 NOTHING_APPLIED: Final = Point(0, b"")
 
-_TABLES: Final = ("records", "requests", "applied")
-# What the schema stores as user_version; a file of any other version is rebuilt.
-_SCHEMA_VERSION: Final = 2
-_SCHEMA: Final = """
-BEGIN;
-CREATE TABLE records (
-    entry_index INTEGER PRIMARY KEY,
-    collection TEXT NOT NULL,
-    key TEXT NOT NULL,
-    request TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    value BLOB NOT NULL,
-    genero TEXT
-);
-CREATE UNIQUE INDEX records_by_key ON records (collection, key);
-CREATE INDEX records_by_genero ON records (collection, genero, entry_index);
-CREATE TABLE requests (
-    request TEXT PRIMARY KEY,
-    entry_index INTEGER NOT NULL,
-    fingerprint TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE applied (entry_index INTEGER NOT NULL, digest BLOB NOT NULL);
-INSERT INTO applied VALUES (0, x'');
-PRAGMA user_version = 2;
-COMMIT;
-"""
-
-_INSERT_RECORDS: Final = "INSERT INTO records VALUES"
-_INSERT_REQUESTS: Final = "INSERT INTO requests VALUES"
-_ROWS: Final = "SELECT * FROM records WHERE entry_index BETWEEN ? AND ? ORDER BY entry_index"
+_APPLIED: Final = "UPDATE applied SET entry_index = ?, digest = ?, time = ?, since = ?"
 _WRITTEN: Final = """
-SELECT entry_index, collection, key FROM requests JOIN records USING (entry_index)
-WHERE requests.request = ?
+SELECT entry_index, collection, key, done, time FROM requests WHERE request = ? AND time >= ?
 """
-_SCAN: Final = """
-SELECT entry_index, value FROM records
-WHERE +collection = ? AND entry_index > ? AND entry_index <= ?
-ORDER BY entry_index LIMIT ?
-"""  # The + keeps SQLite from the index by key, after which it would have to sort everything.
-_SCAN_GENERO: Final = """
-SELECT entry_index, value FROM records
-WHERE collection = ? AND genero = ? AND entry_index > ? AND entry_index <= ?
-ORDER BY entry_index LIMIT ?
+_DEFINED: Final = "SELECT key, at FROM records WHERE number = ?"
+_VERSIONS: Final = """
+SELECT at, until, CAST(value AS BLOB) FROM past WHERE number = ?1 AND key = ?2 AND at >= ?3
+UNION ALL
+SELECT at, NULL, CAST(value AS BLOB) FROM records WHERE number = ?1 AND key = ?2 AND at >= ?3
+ORDER BY at LIMIT ?4
 """
-
-_REQUESTS_OF_RECORDS: Final = """
-INSERT INTO requests SELECT request, entry_index, fingerprint FROM records ORDER BY request
+_VERSION_AT: Final = """
+SELECT at, until, CAST(value AS BLOB) FROM past WHERE number = ?1 AND key = ?2 AND at <= ?3
+UNION ALL
+SELECT at, NULL, CAST(value AS BLOB) FROM records WHERE number = ?1 AND key = ?2 AND at <= ?3
+ORDER BY at DESC LIMIT 1
 """
-_LINES: Final = """
-SELECT entry_index, collection, key, request, fingerprint, value FROM records
-WHERE (collection, key) > (?, ?) AND entry_index <= ?
-ORDER BY collection, key
-"""
+Name = tuple[str, str]
+"""A record: its collection and its key."""
 
-# Of the values in one page of a scan: bounds the memory of each reader, and how long it holds up
-# everybody else.
-PAGE_BYTES: Final = 128 * 1024
-# Checkpoints sync and run inline: rather few and large.
-_CHECKPOINT_PAGES: Final = 16384
-_CACHE_KIB: Final = 64 * 1024
-# A snapshot comes in the order of keys, but rows are stored by index: all over the file.
-_LOADING_CACHE_KIB: Final = 256 * 1024
-# SQLite takes 32766 parameters in a statement.
-_PARAMETERS_MAX: Final = 10_000
-_ROWS_AT_ONCE: Final = 100
 
-_Row = tuple[int | bytes | str | None, ...]
+class Stored(NamedTuple):
+    """A live record: the index of the entry that wrote it, and its value."""
 
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+    version: int
+    value: bytes
+
+
+class Version(NamedTuple):
+    """What a record was from one entry until another.
+
+    Attributes:
+        entry, position: The index of the entry that wrote it, and which of its changes that was.
+        until: The entry that replaced or deleted it; None for the live one.
+        value: The value's bytes as they stand in the log.
+    """
+
+    entry: int
+    position: int
+    until: int | None
+    value: bytes
 
 
 class Written(NamedTuple):
-    """One record, and the index `at` which it stands in the log."""
+    """What one write has done.
+
+    Attributes:
+        at: The index of its entry.
+        collection: Whose records.
+        key: Of the one record; None if there were several.
+        done: What it did to each of them: letters of `entry.DONE`.
+        time: Of its entry.
+    """
 
     at: int
     collection: str
-    key: str
+    key: str | None
+    done: str
+    time: str
 
 
 class Records:
@@ -116,13 +104,22 @@ class Records:
 
     Methods raise RecordsDamagedError when the file is damaged: `reset` and apply the log again.
     They raise DiskFullError when there is no room, and DiskFailedError on other I/O errors.
+
+    Attributes:
+        indexes: What else is kept of the records; another one after `reset` and `replace_with`.
+        generation: Grows whenever the file is replaced: connections of `open_reader` from before
+            show what was.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, applied: Point) -> None:
+    indexes: Indexes
+
+    def __init__(self, path: Path) -> None:
         """Use `open`."""
         self._path = path
-        self._connection = connection
-        self._applied = applied
+        self.generation = 0
+        self._oldest = ""  # A time that no remembered write's is below.
+        self._pruned_upto, self._prunable = 0, True
+        self._open()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -133,21 +130,62 @@ class Records:
             DiskFailedError: It cannot be opened.
         """
         try:
-            return cls(path, *_connect(path))
+            return cls(path)
         except RecordsDamagedError:
-            _delete(path)
-            return cls(path, *_connect(path))
+            delete(path)
+            return cls(path)
 
     @property
     def applied(self) -> Point:
         """The last entry applied; NOTHING_APPLIED, which is in no log, when there is none."""
-        return self._applied
+        return self._applied.point
+
+    @property
+    def time(self) -> str:
+        """The last applied entry's time; "" when there is none."""
+        return self._applied.time
+
+    @property
+    def since(self) -> int:
+        """Reads as of this index and of later ones are complete."""
+        return self._applied.since
+
+    @property
+    def forgets_before(self) -> str:
+        """Writes whose entries are older than this time are forgotten; "" when nothing is."""
+        return self._forgets_before
+
+    def open_reader(self) -> sqlite3.Connection:
+        """One more connection to the file, to read only, for any one thread; close it after use.
+
+        It shows what is applied, transaction by transaction, until `generation` changes.
+        """
+        return connect_reader(self._path)
 
     def reset(self) -> None:
         """Forget everything: begin with an empty file."""
         self._connection.close()
-        _delete(self._path)
-        self._connection, self._applied = _connect(self._path)
+        delete(self._path)
+        self._reopen()
+
+    def replace_with(self, loaded: Path) -> None:
+        """Go on with the file that `load_records` made, in place of the own one.
+
+        After a crash in the middle the record store may be empty.
+
+        Raises:
+            DiskFailedError: The outcome is unknown.
+        """
+        self._connection.close()
+        delete(self._path)
+        with disk_errors(f"rename {loaded}"):
+            loaded.replace(self._path)
+        sync_directory(self._path.parent)
+        self._reopen()
+
+    def close(self) -> None:
+        """Close the file. What was applied is in it; an open transaction there never is."""
+        self._connection.close()
 
     def apply(self, lines: Iterable[bytes], digest: bytes) -> None:
         """Apply the entries that follow `applied`, all of them or none.
@@ -160,319 +198,275 @@ class Records:
             ProtocolViolationError: They do not follow, or they cannot be in a log.
             MalformedEntryError: One is not an entry.
         """
-        index, records, requests = _rows_of(lines, self._applied.index)
-        with self._transaction() as connection:
-            _insert(connection, _INSERT_RECORDS, records)
-            _insert(connection, _INSERT_REQUESTS, requests)
-            connection.execute("UPDATE applied SET entry_index = ?, digest = ?", (index, digest))
-        self._applied = Point(index, digest)
+        first = self.applied.index + 1
+        numbers: dict[str, int] = {}
+        changes = Changes(first - 1, lambda name: self._number_of(name, numbers))
+        changes.add(lines)
+        forgets_before = forget_before(changes.time)
+        oldest, since, prunable = self._oldest, max(self.since, self._pruned_upto), self._prunable
+        with self.transaction() as connection:
+            write_changes(connection, changes, first, numbers, self.indexes)
+            if oldest < forgets_before:
+                oldest = forget_requests(connection, changes, forgets_before)
+            insert(connection, INSERT_REQUESTS, changes.requests.values())
+            if prunable:
+                prunable = prune_past(connection, since)
+            connection.execute(_APPLIED, (changes.last, digest, changes.time, since))
+            redefined = changes.touches(DEFINITIONS)
+            if redefined:
+                self.indexes.redefined()
+        self._numbers |= numbers
+        if redefined:
+            self._read_definitions()
+        self._applied = Applied(Point(changes.last, digest), changes.time, since)
+        self._forgets_before, self._oldest, self._prunable = forgets_before, oldest, prunable
 
-    def wrong_rows(self, lines: Iterable[bytes], first: int) -> set[object]:
+    def prune(self, upto: int) -> None:
+        """Versions that were replaced by entries up to `upto` are kept no longer.
+
+        They go little by little, while entries are applied.
+        """
+        self._pruned_upto, self._prunable = upto, True
+
+    def wrong_entries(self, lines: Iterable[bytes], first: int) -> frozenset[int]:
         """Indexes of entries whose rows are missing, superfluous or not what the entries say.
 
         Args:
             lines: Verified lines of consecutive entries that were applied, without newlines.
             first: The first one's index.
         """
-        last, records, requests = _rows_of(lines, first - 1)
-        with _typed_errors(self._path):
-            stored = self._connection.execute(_ROWS, (first, last)).fetchall()
-        known = self._select_in(
-            "SELECT request, entry_index, fingerprint FROM requests WHERE request IN",
-            [],
-            [str(request) for request, *_ in requests],
-        )
-        wrong = {row[0] for row in set(records) ^ set(stored)}
-        return wrong | {row[1] for row in set(requests) - set(known)}
+        stretch = self._stretch(lines, first)
+        with typed_errors(self._path):
+            return find_wrong(self._connection, stretch, self._numbers.values()).entries
 
     def restore(self, lines: Iterable[bytes], first: int) -> None:
         """Make the rows of entries that were applied what the entries say, whatever they are."""
-        last, records, requests = _rows_of(lines, first - 1)
-        with self._transaction() as connection:
-            for table in ("records", "requests"):
-                delete = f"DELETE FROM {table} WHERE entry_index BETWEEN ? AND ?"  # noqa: S608
-                connection.execute(delete, (first, last))
-            # Under a wrong index, too.
-            keys = [row[1:3] for row in records]
-            connection.executemany("DELETE FROM records WHERE collection = ? AND key = ?", keys)
-            connection.executemany("INSERT OR REPLACE INTO requests VALUES (?, ?, ?)", requests)
-            _insert(connection, _INSERT_RECORDS, records)
+        stretch = self._stretch(lines, first)
+        with self.transaction() as connection:
+            wrong = find_wrong(connection, stretch, self._numbers.values())
+            put_back(connection, stretch, wrong)
+            self.indexes.rebuild(wrong.numbers)
+        self._read_definitions()
+
+    def mend_indexes(self, first: int, last: int) -> bool:
+        """Have indexes made anew that lack records of these entries; whether there were any."""
+        with typed_errors(self._path):
+            lacking = self.indexes.lacking(first, last)
+        if lacking:
+            with self.transaction():
+                self.indexes.rebuild(lacking)
+        return bool(lacking)
 
     def lookup(self, writes: Sequence[WriteRequest]) -> list[Found]:
         """What is known about each write, in their order."""
-        keys: dict[str, list[str]] = defaultdict(list)
-        for write in writes:
-            keys[write.collection].append(write.key)
-        present = {
-            (collection, key)
-            for collection, wanted in keys.items()
-            for (key,) in self._select_in(
-                "SELECT key FROM records WHERE collection = ? AND key IN", [collection], wanted
-            )
-        }
-        requests = {
-            request: (index, fingerprint)
-            for request, index, fingerprint in self._select_in(
-                "SELECT request, entry_index, fingerprint FROM requests WHERE request IN",
-                [],
-                [write.request for write in writes],
-            )
-        }
+        versions = self._versions(
+            [(write.collection, each.key) for write in writes for each in write.operations]
+        )
+        earlier = self._earlier([write.request for write in writes])
         return [
-            Found((write.collection, write.key) in present, requests.get(write.request))
+            Found(
+                tuple([versions.get((write.collection, op.key), 0) for op in write.operations]),
+                earlier.get(write.request),
+                self._definitions.get(write.collection, 0),
+                self._records_lost(write) if write.collection == DEFINITIONS else 0,
+            )
             for write in writes
         ]
 
-    def get(self, collection: str, keys: Sequence[str]) -> list[bytes | None]:
-        """The values stored under the keys, None where there is none, in their order."""
-        rows = self._select_in(
-            "SELECT key, value FROM records WHERE collection = ? AND key IN", [collection], keys
-        )
-        values: dict[str, bytes] = dict(rows)
-        return [values.get(key) for key in keys]
+    def get(self, names: Sequence[Name]) -> list[Stored | None]:
+        """The live records of these names, None where there is none, in their order."""
+        query = "SELECT key, at, CAST(value AS BLOB) FROM records WHERE number = ? AND key IN"
+        found = {
+            (collection, key): Stored(index_of(at), value)
+            for collection, number, keys in self._by_collection(names)
+            for key, at, value in self._select_in(query, [number], keys)
+        }
+        return [found.get(name) for name in names]
 
     def written_by(self, request: str) -> Written | None:
-        """What the write with this request id has stored; None if none was applied."""
-        with _typed_errors(self._path):
-            row = self._connection.execute(_WRITTEN, (request,)).fetchone()
+        """What the write with this request id has done; None if none is remembered."""
+        with typed_errors(self._path):
+            row = self._connection.execute(_WRITTEN, (request, self._forgets_before)).fetchone()
         return None if row is None else Written(*row)
+
+    def count(self, collection: str) -> int:
+        """How many live records the collection holds."""
+        with typed_errors(self._path):
+            row = self._connection.execute(
+                "SELECT records FROM collections WHERE name = ?", (collection,)
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def versions_of(
+        self, collection: str, key: str, *, after: int = 0, limit: int
+    ) -> list[Version]:
+        """The versions of a record by entries above `after`, oldest first, at most `limit`.
+
+        Those that entries up to `since` have replaced may be missing.
+        """
+        number = self._numbers.get(collection)
+        if number is None:
+            return []
+        with typed_errors(self._path):
+            rows = self._connection.execute(
+                _VERSIONS, (number, key, at_of(number, after + 1), limit)
+            ).fetchall()
+        return [Version(index_of(at), position_of(at), until, value) for at, until, value in rows]
+
+    def version_at(self, collection: str, key: str, index: int) -> Version | None:
+        """The record as it was after the entry `index`, not below `since`; None if there was none.
+
+        `until` may tell of a later entry that has replaced it meanwhile.
+        """
+        number = self._numbers.get(collection)
+        if number is None:
+            return None
+        with typed_errors(self._path):
+            row = self._connection.execute(
+                _VERSION_AT, (number, key, last_at_of(number, index))
+            ).fetchone()
+        if row is None or (row[1] is not None and row[1] <= index):
+            return None
+        at, until, value = row
+        return Version(index_of(at), position_of(at), until, value)
 
     def scan(
         self, collection: str, *, after: int, upto: int, limit: int, genero: str | None = None
     ) -> list[tuple[int, bytes]]:
-        """Entry indexes and values of the next page of records, in the order they were stored.
+        """Places and values of the next page of records as of `upto`, in the order of their places.
 
         A page ends after `limit` records, or with the one that fills PAGE_BYTES.
 
         Args:
             collection: Whose records.
-            after: Only entries above this index; the last one of the page before.
-            upto: Only entries up to this index.
+            after: The last place of the page before, 0 for the first page.
+            upto: Index; what later entries did is left out. Not below `since`.
             limit: How many at most.
             genero: Only records whose `genero` equals this, ignoring case.
         """
-        bounds = (after, upto, limit)
-        with _typed_errors(self._path):
-            if genero is None:
-                rows = self._connection.execute(_SCAN, (collection, *bounds))
-            else:
-                rows = self._connection.execute(
-                    _SCAN_GENERO, (collection, genero.casefold(), *bounds)
+        number = self._numbers.get(collection)
+        if number is None:
+            return []
+        with typed_errors(self._path):
+            return scan_page(
+                self._connection, number, after=after, upto=upto, limit=limit, genero=genero
+            )
+
+    def snapshot_lines(self, upto: int, remembered_from: str) -> Iterator[bytes]:
+        """The lines of a snapshot as of `upto`, in its order, whatever is applied meanwhile.
+
+        Args:
+            upto: Not below `since`.
+            remembered_from: Writes of entries older than this time are left out; not before
+                `forgets_before`.
+        """
+        for collection, number in sorted(self._numbers.items()):
+            after: str | None = ""
+            while after is not None:
+                with typed_errors(self._path):
+                    page, after = record_page(
+                        self._connection, collection, number, after=after, upto=upto
+                    )
+                yield from (record.encode() for record in page)
+        last = 0
+        while True:
+            with typed_errors(self._path):
+                remembered = remembered_page(
+                    self._connection, after=last, upto=upto, since=remembered_from
                 )
-            page: list[tuple[int, bytes]] = []
-            size = 0
-            for index, value in rows:
-                page.append((index, value))
-                size += len(value)
-                if size >= PAGE_BYTES:
-                    break
-            rows.close()
-            return page
-
-    def snapshot_lines(self, upto: int) -> Iterator[bytes]:
-        """The records of the entries up to `upto`, as the lines of a snapshot and in its order.
-
-        A page at a time; so while entries are applied meanwhile, what it gives may be of no one
-        moment. The digests of its ranges tell.
-        """
-        page = [Record(0, "", "", "", "", b"")]
-        while page:
-            last = page[-1]
-            page, size = [], 0
-            with _typed_errors(self._path):
-                rows = self._connection.execute(_LINES, (last.collection, last.key, upto))
-                for row in rows:
-                    page.append(Record(*row))
-                    size += len(page[-1].value)
-                    if size >= PAGE_BYTES:
-                        break
-                rows.close()
-            yield from (record.encode() for record in page)
-
-    def replace_with(self, loaded: Path) -> None:
-        """Go on with the file that `load_records` made, in place of the own one.
-
-        After a crash in the middle the record store may be empty.
-
-        Raises:
-            DiskFailedError: The outcome is unknown.
-        """
-        self._connection.close()
-        _delete(self._path)
-        with disk_errors(f"rename {loaded}"):
-            loaded.replace(self._path)
-        sync_directory(self._path.parent)
-        self._connection, self._applied = _connect(self._path)
-
-    def close(self) -> None:
-        """Close the file. What was applied is in it; an open transaction there never is."""
-        self._connection.close()
-
-    def _select_in(
-        self, query: str, fixed: Sequence[str], wanted: Sequence[str]
-    ) -> Iterator[tuple[Any, ...]]:
-        for at in range(0, len(wanted), _PARAMETERS_MAX):
-            some = wanted[at : at + _PARAMETERS_MAX]
-            marks = ",".join("?" * len(some))
-            with _typed_errors(self._path):
-                rows = self._connection.execute(f"{query} ({marks})", (*fixed, *some)).fetchall()
-            yield from rows
+            if not remembered:
+                return
+            last = remembered[-1].index
+            yield from (each.encode() for each in remembered)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _typed_errors(self._path):
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is done in it or nothing, on disk at the next checkpoint."""
+        with typed_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
-            except sqlite3.Error:
+            except BaseException:
                 # SQLite has rolled back by itself after some errors, not after others.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                self.indexes = Indexes(self._connection)
                 raise
 
-
-def load_records(path: Path, records: Iterable[Record], point: Point) -> None:
-    """Make the file of a record store from a snapshot, durable on return.
-
-    Much faster than applying entries: without a journal, because a file of which a crash leaves a
-    part is never used.
-
-    Args:
-        path: Of a new file.
-        records: In the order of the snapshot.
-        point: The snapshot's last entry.
-
-    Raises:
-        ProtocolViolationError: A key, an index or a request occurs twice.
-        DiskFullError, DiskFailedError: The disk does not allow it.
-    """
-    with disk_errors(f"create {path}"):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        with _typed_errors(path):
-            connection.execute("PRAGMA journal_mode = OFF")
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute(f"PRAGMA cache_size = -{_LOADING_CACHE_KIB}")
-            connection.executescript(_SCHEMA)
-            connection.execute("BEGIN")
-            _insert(connection, _INSERT_RECORDS, map(_row_of, records))
-            connection.execute(_REQUESTS_OF_RECORDS)
-            applied = (point.index, point.digest)
-            connection.execute("UPDATE applied SET entry_index = ?, digest = ?", applied)
-            connection.execute("COMMIT")
-    finally:
-        connection.close()
-    with disk_errors(f"open {path}"):
-        descriptor = os.open(path, os.O_RDWR)
-    try:
-        sync_data(descriptor, path)
-    finally:
-        os.close(descriptor)
-
-
-def _rows_of(lines: Iterable[bytes], index: int) -> tuple[int, list[_Row], list[_Row]]:
-    """The last index, and the rows of the two tables, of the entries that follow `index`."""
-    records: list[_Row] = []
-    requests: list[_Row] = []
-    for line in lines:
-        entry, value = split_value(line)
-        index += 1
+    def _open(self) -> None:
+        self._connection, self._applied = connect(self._path)
         try:
-            if entry["index"] != index:
-                raise ProtocolViolationError(f"entry {entry['index']} to be applied as {index}")
-            if entry["operation"] == INSERT:
-                request, fingerprint = entry["request"], entry["fingerprint"]
-                key = entry["collection"], entry["key"]
-                records.append((index, *key, request, fingerprint, value, _genero_of(value)))
-                requests.append((request, index, fingerprint))
-            elif entry["operation"] != EPOCH:
-                raise ProtocolViolationError(f"entry {index}: operation {entry['operation']!r}")
-        except KeyError as error:
-            raise MalformedEntryError(f"entry {index} lacks {error}") from error
-    return index, records, requests
-
-
-def _insert(connection: sqlite3.Connection, statement: str, rows: Iterable[_Row]) -> None:
-    """Insert rows many at a time: a fifth less work than one by one."""
-    left = iter(rows)
-    while some := list(islice(left, _ROWS_AT_ONCE)):
-        marks = f"({','.join('?' * len(some[0]))})"
-        connection.execute(f"{statement} {','.join([marks] * len(some))}", [*chain(*some)])
-
-
-def _row_of(record: Record) -> _Row:
-    value = record.value
-    head = (record.index, record.collection, record.key, record.request, record.fingerprint)
-    return (*head, value, _genero_of(value))
-
-
-def _genero_of(value: bytes) -> str | None:
-    genero = orjson.loads(value).get("genero")
-    return genero.casefold() if isinstance(genero, str) else None
-
-
-def _connect(path: Path) -> tuple[sqlite3.Connection, Point]:
-    with _typed_errors(path):
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise DiskFailedError(f"cannot open {path}: {error}") from error
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-        try:
-            # Nobody else may lock the file: a lock would hold up the whole replica.
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            return connection, _prepare(path, connection)
+            with typed_errors(self._path):
+                self.indexes = Indexes(self._connection)
+                self._numbers: dict[str, int] = dict(
+                    self._connection.execute("SELECT name, number FROM collections")
+                )
+                self._read_definitions()
         except BaseException:
-            connection.close()
+            self._connection.close()
             raise
+        self._forgets_before = forget_before(self.time) if self.time else ""
+        self._oldest = ""
+        self._prunable = True
 
+    def _reopen(self) -> None:
+        self._open()
+        self.generation += 1
 
-def _prepare(path: Path, connection: sqlite3.Connection) -> Point:
-    """Create the tables of a new file, or check an old one as far as that is cheap."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if version == 0 and not tables:
-        connection.executescript(_SCHEMA)
-    elif version != _SCHEMA_VERSION or not tables.issuperset(_TABLES):
-        raise RecordsDamagedError(f"{path} has schema version {version} and tables {tables}")
-    match connection.execute("SELECT entry_index, digest FROM applied").fetchall():
-        case [(int(index), bytes(digest))] if index >= 0 and len(digest) in (0, DIGEST_BYTES):
-            pass
-        case other:  # SQLite has no checksums: it gives back whatever it finds.
-            raise RecordsDamagedError(f"{path} says that {other} was applied")
-    (last,) = connection.execute("SELECT ifnull(max(entry_index), 0) FROM records").fetchone()
-    if last > index:
-        raise RecordsDamagedError(f"{path} holds entry {last} beyond the applied {index}")
-    return Point(index, digest)
+    def _number_of(self, collection: str, new: dict[str, int]) -> int:
+        """The collection's number, by which it is known in this file only."""
+        number = self._numbers.get(collection) or new.get(collection)
+        if number is None:
+            last = max(self._numbers.values(), default=0)
+            number = new[collection] = last + len(new) + 1
+        return number
 
+    def _stretch(self, lines: Iterable[bytes], first: int) -> Stretch:
+        unknown: dict[str, int] = {}
+        changes = Changes(first - 1, lambda name: self._number_of(name, unknown))
+        changes.add(lines)
+        if unknown:
+            raise RecordsDamagedError(f"{self._path} does not know the collections {[*unknown]}")
+        return Stretch(first, changes, self.applied.index, self.since, self._forgets_before)
 
-def _delete(path: Path) -> None:
-    try:
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    except OSError as error:
-        raise DiskFailedError(f"cannot delete {path}: {error}") from error
+    def _earlier(self, requests: Sequence[str]) -> dict[str, Earlier]:
+        query = "SELECT request, entry_index, fingerprint, done FROM requests"
+        rows = self._select_in(
+            f"{query} WHERE time >= ? AND request IN", [self._forgets_before], requests
+        )
+        return {request: Earlier(*found) for request, *found in rows}
 
+    def _records_lost(self, write: WriteRequest) -> int:
+        """How many records are left in collections whose definitions the write deletes."""
+        return sum(self.count(each.key) for each in write.operations if each.value is None)
 
-@contextmanager
-def _typed_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors about the file into replicad's."""
-    try:
-        yield
-    except sqlite3.IntegrityError as error:
-        raise ProtocolViolationError(f"an entry repeats a key or a request: {error}") from error
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-        primary = code & 0xFF
-        if primary in _DAMAGED or code == sqlite3.SQLITE_READONLY_DBMOVED:
-            raise RecordsDamagedError(f"{path}: {error}") from error
-        if primary == sqlite3.SQLITE_FULL:
-            raise DiskFullError(f"{path}: {error}") from error
-        raise DiskFailedError(f"{path}: {error}") from error
+    def _versions(self, names: Sequence[Name]) -> dict[Name, int]:
+        """The versions of those of the records that there are."""
+        query = "SELECT key, at FROM records WHERE number = ? AND key IN"
+        return {
+            (collection, key): index_of(at)
+            for collection, number, keys in self._by_collection(names)
+            for key, at in self._select_in(query, [number], keys)
+        }
+
+    def _read_definitions(self) -> None:
+        with typed_errors(self._path):
+            rows = self._connection.execute(_DEFINED, (self._numbers.get(DEFINITIONS),))
+            self._definitions = {str(key): index_of(at) for key, at in rows}
+
+    def _by_collection(self, names: Sequence[Name]) -> Iterator[tuple[str, int, list[str]]]:
+        """Names by the collections that there are: with their numbers, and the keys in them."""
+        keys: dict[str, list[str]] = defaultdict(list)
+        for collection, key in names:
+            keys[collection].append(key)
+        for collection, wanted in keys.items():
+            number = self._numbers.get(collection)
+            if number is not None:
+                yield collection, number, wanted
+
+    def _select_in(
+        self, query: str, fixed: Sequence[object], wanted: Sequence[object]
+    ) -> Iterator[tuple[Any, ...]]:
+        with typed_errors(self._path):
+            yield from select_in(self._connection, query, fixed, wanted)

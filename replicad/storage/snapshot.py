@@ -1,10 +1,10 @@
 """The format of a snapshot: the committed records as of one entry, in the order of their keys.
 
 `<index, 20 digits>.ndjson` is a header line, then one line a live record, ordered by collection
-and key, byte by byte. A record line holds the members of the log's line from `index` to `value`
-that say what the record is, verbatim. So a snapshot is a pure function of the log up to its last
-entry: replicas that take one there write the same bytes, and who fetches one can go on at any of
-them. While there are only inserts each request id stands in its record's line.
+and key, byte by byte; then one line a write that is remembered, by index, of the last 24 h of log
+time. The lines say nothing that does not follow from the log. So a snapshot is a pure function of
+the log up to its last entry: replicas that take one there write the same bytes, and who fetches
+one can go on at any of them.
 
 Beside it the manifest, `<index>.manifest.ndjson`: what the file must be, and the digests of its
 key ranges. Where a range ends follows from the keys and lengths of the records near its end alone,
@@ -19,7 +19,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
+from datetime import datetime, timedelta
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -27,9 +28,12 @@ import orjson
 
 from replicad.core.entry import DIGEST_BYTES, ENTRY_BYTES_MAX
 from replicad.core.messages import Point
+from replicad.core.write import DEFINITIONS
 from replicad.errors import SnapshotDamagedError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+# How long the outcome of a write is remembered, in log time.
+REMEMBERED: Final = timedelta(hours=24)
 # A range ends at a record drawn by the hash of its key, of those beyond the minimum about one in
 # 96 KiB, and at the maximum in any case. So ranges have some 128 KiB, whoever chooses the keys.
 RANGE_BYTES_MIN: Final = 32 * 1024
@@ -39,9 +43,16 @@ _DRAWN_BYTES: Final = 96 * 1024
 MANIFEST_LINE_BYTES_MAX: Final = 1024
 _BLOCK_BYTES: Final = 1024 * 1024
 
-_NAME: Final = rb"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
-_RECORD: Final = re.compile(
-    rb'\{"index":([1-9][0-9]{0,18}),"collection":"%b","key":"%b","request":"' % (_NAME, _NAME)
+# Remembered writes are sorted as if they were the records of a collection after all others.
+REQUESTS: Final = b"~"
+_END: Final = b"\x7f"
+
+_COLLECTION: Final = rb"([A-Za-z0-9][A-Za-z0-9._-]{0,127}|%b)" % DEFINITIONS.encode()
+_KEY: Final = rb"([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
+_LINE: Final = re.compile(
+    rb'\{"index":([1-9][0-9]{0,18}),(?:"position":(?:0|[1-9][0-9]{0,2}),'
+    rb'"collection":"%b","key":"%b","value":|"time":"[!-~]{24}","collection":")'
+    % (_COLLECTION, _KEY)
 )
 _VALUE: Final = b',"value":'
 
@@ -84,19 +95,19 @@ class Header:
 
 
 class KeyRange(NamedTuple):
-    """Records that follow each other in a snapshot.
+    """Lines that follow each other in a snapshot: either records or remembered writes.
 
     Attributes:
-        first: The first record's sort key; the range goes up to the next one's.
+        first: The first line's sort key; the range goes up to the next one's.
         offset, size: Of its bytes in the file.
-        records: How many they are.
+        lines: How many they are.
         digest: SHA-256 of its bytes, raw.
     """
 
     first: bytes
     offset: int
     size: int
-    records: int
+    lines: int
     digest: bytes
 
     @property
@@ -112,7 +123,7 @@ class KeyRange(NamedTuple):
             "key": key,
             "offset": self.offset,
             "bytes": self.size,
-            "records": self.records,
+            "lines": self.lines,
             "sha256": self.digest.hex(),
         }
         return orjson.dumps(members) + b"\n"
@@ -124,14 +135,14 @@ class Manifest:
 
     Attributes:
         header: Its first line.
-        records: The number of its records.
+        lines: How many lines follow the first one.
         size: Bytes of the whole file.
         digest: SHA-256 of the whole file, raw.
         ranges: All of its bytes after the header, in order.
     """
 
     header: Header
-    records: int
+    lines: int
     size: int
     digest: bytes
     ranges: tuple[KeyRange, ...]
@@ -139,7 +150,7 @@ class Manifest:
     def encode(self) -> Iterator[bytes]:
         """The manifest's lines with their newlines: the head, then one a range."""
         whole = {
-            "records": self.records,
+            "lines": self.lines,
             "bytes": self.size,
             "sha256": self.digest.hex(),
             "ranges": len(self.ranges),
@@ -152,70 +163,121 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One decoded record line; the members are those of `replicad.core.entry.Entry`."""
+    """One live record.
+
+    Attributes:
+        index, position: The entry that last wrote it, and which of its changes that was, from 0.
+        collection, key: Whose record, and its id there.
+        value: The JSON object's bytes as they stand in the log.
+    """
 
     index: int
+    position: int
     collection: str
     key: str
-    request: str
-    fingerprint: str
     value: bytes
 
     def encode(self) -> bytes:
         """Its line, with its newline."""
-        head = orjson.dumps(
-            {
-                "index": self.index,
-                "collection": self.collection,
-                "key": self.key,
-                "request": self.request,
-                "fingerprint": self.fingerprint,
-            }
+        return b'{"index":%d,"position":%d,"collection":"%b","key":"%b","value":%b}\n' % (
+            *(self.index, self.position, self.collection.encode(), self.key.encode(), self.value),
         )
-        return b'%b,"value":%b}\n' % (head[:-1], self.value)
 
 
-def decode_record(line: bytes) -> Record:
-    """The inverse of `Record.encode`, for a line whose beginning `parse_line` has accepted.
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One write whose outcome is remembered, for retries of it.
+
+    Attributes:
+        index, time: Its entry, and the time of that.
+        collection: Whose records it wrote.
+        key: Of the one record; None if there were several.
+        done: What it did to each of its records: letters of `entry.DONE`.
+        request, fingerprint: As in WriteRequest.
+    """
+
+    index: int
+    time: str
+    collection: str
+    key: str | None
+    done: str
+    request: str
+    fingerprint: str
+
+    def encode(self) -> bytes:
+        """Its line, with its newline."""
+        return orjson.dumps(self) + b"\n"
+
+
+def decode_line(line: bytes) -> Record | Remembered:
+    """The inverse of `encode`, for a line whose beginning `parse_line` has accepted.
 
     Raises:
-        SnapshotDamagedError: The line is not a record.
+        SnapshotDamagedError: The line is none of a snapshot.
     """
+    # Strings before the value cannot hold an unescaped quote, so only a record has a match.
     at = line.find(_VALUE)
     try:
-        members = orjson.loads(line[:at] + b"}")
-        if not all(isinstance(members[name], str) for name in ("request", "fingerprint")):
-            raise TypeError("request id and fingerprint are strings")
-        record = Record(value=line[at + len(_VALUE) : -2], **members)
-        if not isinstance(orjson.loads(record.value), dict):
-            raise TypeError("the value is no object")
-        if record.encode() != line:
+        decoded = _decode_remembered(line) if at < 0 else _decode_record(line, at)
+        if decoded.encode() != line:
             raise ValueError("not as replicad writes it")
-    except (ValueError, TypeError, KeyError) as error:
-        raise SnapshotDamagedError(f"not a record: {line[:60]!r}") from error
-    return record
+    except (ValueError, TypeError) as error:
+        raise SnapshotDamagedError(f"not a line of a snapshot: {line[:60]!r}") from error
+    return decoded
+
+
+def _decode_record(line: bytes, at: int) -> Record:
+    value = line[at + len(_VALUE) : -2]
+    if not isinstance(orjson.loads(value), dict):
+        raise TypeError("the value is no object")
+    return Record(value=value, **orjson.loads(line[:at] + b"}"))
+
+
+def _decode_remembered(line: bytes) -> Remembered:
+    members: dict[str, Any] = orjson.loads(line)
+    for name in ("key", "done", "request", "fingerprint"):
+        if type(members.get(name)) is not str and (name, members.get(name)) != ("key", None):
+            raise TypeError(f"{name} has another type")
+    return Remembered(**members)
 
 
 def parse_line(line: bytes) -> tuple[int, bytes]:
-    """The index of a record's line, and its sort key: collection and key; NUL is in neither.
+    """The index of a line, and its sort key: collection and key; NUL is in neither.
 
     Raises:
-        SnapshotDamagedError: The line does not begin as a record does.
+        SnapshotDamagedError: The line does not begin as one of a snapshot does.
     """
-    found = _RECORD.match(line)
+    found = _LINE.match(line)
     if found is None:
-        raise SnapshotDamagedError(f"not a record: {line[:60]!r}")
+        raise SnapshotDamagedError(f"not a line of a snapshot: {line[:60]!r}")
     index, collection, key = found.groups()
+    if collection is None:
+        return int(index), REQUESTS + b"\0" + index.zfill(20)
     return int(index), b"%b\0%b" % (collection, key)
 
 
-def cut_ranges(
-    records: Iterable[tuple[bytes, bytes]], offset: int
-) -> Iterator[tuple[KeyRange, bytes]]:
-    """Cut records into ranges.
+def time_of(line: bytes) -> str:
+    """The time in the line of a remembered write, which `parse_line` has accepted."""
+    return line.split(b'"', 6)[5].decode()
+
+
+def forget_before(time: str) -> str:
+    """Writes whose entries are older than this are forgotten at an entry of this time.
 
     Args:
-        records: Sort keys and lines, in order.
+        time: Of the last entry that counts, as `entry.format_time` writes it.
+    """
+    moment = datetime.fromisoformat(time) - REMEMBERED
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def cut_ranges(
+    keyed: Iterable[tuple[bytes, bytes]], offset: int
+) -> Iterator[tuple[KeyRange, bytes]]:
+    """Cut the lines of a snapshot into ranges.
+
+    Args:
+        keyed: Sort keys and lines, in order.
         offset: Of the first line in its file.
 
     Yields:
@@ -226,11 +288,17 @@ def cut_ranges(
     """
     lines: list[bytes] = []
     first = previous = b""
-    size = 0
-    for key, line in records:
+    size, border = 0, REQUESTS
+    for key, line in keyed:
         if key <= previous:
             raise SnapshotDamagedError(f"record {key!r} after {previous!r}")
         previous = key
+        if key >= border:
+            border = _END
+            if lines:
+                yield _range_of(first, offset, lines)
+                offset += size
+                lines, size = [], 0
         if not lines:
             first = key
         lines.append(line)
@@ -286,15 +354,10 @@ def check_snapshot(path: Path, manifest: Manifest) -> None:
     """Read all of a snapshot again, from the disk: it must be all that its manifest says.
 
     Raises:
-        SnapshotDamagedError: It is not, or a record is misplaced.
+        SnapshotDamagedError: It is not, or a line is misplaced.
         OSError: It cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # What was synced can be read from the disk again; the cache would only repeat our words.
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
+    _leave_cache(path)
     expected = iter(manifest.ranges)
     offset = len(manifest.header.encode())
     for part, _ in cut_ranges(read_records(path, manifest), offset):
@@ -302,6 +365,28 @@ def check_snapshot(path: Path, manifest: Manifest) -> None:
             raise SnapshotDamagedError(f"{path}: the range at byte {part.offset} is another one")
     if next(expected, None) is not None:
         raise SnapshotDamagedError(f"{path} ends before its last range")
+
+
+def check_bytes(path: Path, manifest: Manifest) -> None:
+    """Read all of a snapshot again, from the disk: enough if `manifest` was made here.
+
+    Raises:
+        SnapshotDamagedError: It is not.
+        OSError: It cannot be read.
+    """
+    _leave_cache(path)
+    with path.open("rb") as file:
+        if file_digest(file, sha256).digest() != manifest.digest:
+            raise SnapshotDamagedError(f"{path} reads otherwise than it was written")
+
+
+def _leave_cache(path: Path) -> None:
+    """What was synced can be read from the disk again; the cache would only repeat our words."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(descriptor)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -322,7 +407,7 @@ def read_manifest(path: Path) -> Manifest:
             if file.read(1):
                 raise ValueError("something follows the last range")
             _check_manifest(manifest)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise SnapshotDamagedError(f"{path} is not a manifest: {error!r}") from error
     return manifest
 
@@ -332,7 +417,7 @@ def _ranges(file: BinaryIO, count: int) -> Iterator[KeyRange]:
         members = orjson.loads(file.readline(MANIFEST_LINE_BYTES_MAX))
         first = f"{members['collection']}\0{members['key']}".encode()
         digest = bytes.fromhex(members["sha256"])
-        yield KeyRange(first, members["offset"], members["bytes"], members["records"], digest)
+        yield KeyRange(first, members["offset"], members["bytes"], members["lines"], digest)
 
 
 def _manifest_of(head: dict[str, Any], ranges: tuple[KeyRange, ...]) -> Manifest:
@@ -340,21 +425,23 @@ def _manifest_of(head: dict[str, Any], ranges: tuple[KeyRange, ...]) -> Manifest
         raise ValueError(f"format {head['format']}; need {FORMAT}")
     digest = bytes.fromhex(head["digest"])
     header = Header(head["cluster_id"], head["index"], head["epoch"], digest, head["time"])
-    return Manifest(header, head["records"], head["bytes"], bytes.fromhex(head["sha256"]), ranges)
+    return Manifest(header, head["lines"], head["bytes"], bytes.fromhex(head["sha256"]), ranges)
 
 
 def _check_manifest(manifest: Manifest) -> None:
     header = manifest.header
     if not (type(header.index) is int and 0 < header.index < 1 << 63 and header.epoch >= 0):
         raise ValueError(f"index {header.index}, epoch {header.epoch}")
+    if not forget_before(header.time) < header.time:
+        raise ValueError(f"time {header.time}")
     if {len(digest) for digest in (header.digest, manifest.digest)} != {DIGEST_BYTES}:
         raise ValueError("a digest has another length")
-    offset, records, previous = len(header.encode()), 0, b""
+    offset, lines, previous = len(header.encode()), 0, b""
     for part in manifest.ranges:
-        if not (part.offset == offset and part.first > previous and part.records > 0):
+        if not (part.offset == offset and part.first > previous and part.lines > 0):
             raise ValueError(f"the range at byte {part.offset} does not follow")
         if not 0 < part.size <= RANGE_BYTES_MAX + ENTRY_BYTES_MAX:
             raise ValueError(f"the range at byte {part.offset} has {part.size} bytes")
-        offset, records, previous = part.end, records + part.records, part.first
-    if (offset, records) != (manifest.size, manifest.records):
+        offset, lines, previous = part.end, lines + part.lines, part.first
+    if (offset, lines) != (manifest.size, manifest.lines):
         raise ValueError("the ranges are not the whole snapshot")

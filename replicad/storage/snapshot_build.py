@@ -1,23 +1,33 @@
 """Making a snapshot: the newest one there is, merged with the segments that follow it.
 
-Memory is bounded by one segment: each is sorted by itself and waits in a file, and the sorted
-streams are merged. Nothing is believed: the log's lines are verified by their chain, the older
-snapshot by its digest, and the new one is read again before it counts.
+Memory is bounded by one segment: what each leaves of its records is sorted and waits in a file,
+and the sorted streams are merged; of each record the newest line counts. Nothing is believed: the
+log's lines are verified by their chain, the older snapshot by its digest, and the new one is read
+again before it counts.
 """
 
 from __future__ import annotations
 
 import heapq
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
+from itertools import chain, dropwhile, pairwise
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from replicad.core.entry import EPOCH, INSERT, decode_head, genesis_digest, verify_line
+from replicad.core.entry import (
+    DIGEST_BYTES,
+    DONE,
+    changes_of,
+    decode_head,
+    genesis_digest,
+    split_value,
+    verify_line,
+)
 from replicad.core.messages import Point
 from replicad.errors import (
     CorruptLogError,
@@ -28,13 +38,18 @@ from replicad.errors import (
 from replicad.storage.datadir import LOG_DIRECTORY
 from replicad.storage.durable import disk_errors, sync_data, write_all
 from replicad.storage.snapshot import (
+    REQUESTS,
     Header,
     KeyRange,
     Manifest,
-    check_snapshot,
+    Record,
+    Remembered,
+    check_bytes,
     cut_ranges,
+    forget_before,
     parse_line,
     read_records,
+    time_of,
 )
 from replicad.storage.snapshot_files import SnapshotFiles
 
@@ -42,8 +57,17 @@ from replicad.storage.snapshot_files import SnapshotFiles
 SEGMENTS_MAX: Final = 32
 # Small portions, because a large sync could hold up those of the log.
 _SYNC_BYTES: Final = 8 * 1024 * 1024
-_OPERATION: Final = b',"operation":"'
-_DIGEST: Final = b',"digest":"'
+# A line that changes one record, up to its value.
+_SINGLE: Final = re.compile(
+    rb'\{"index":([0-9]+),"epoch":[0-9]+,"time":"([!-~]{24})","commit":[0-9]+,'
+    rb'"operation":"([iud])(?:nsert|pdate|elete)","collection":"([^"\\]+)","key":"([^"\\]+)",'
+    rb'("request":"(?:[^"\\]|\\.)*","fingerprint":"[0-9a-f]{32}"),"value":'
+)
+# `,"digest":"` + 64 hex digits + `"}`
+_TAIL_BYTES: Final = 13 + 2 * DIGEST_BYTES
+# How the line of a deleted record ends in a run, and no line of a live one.
+_GONE: Final = b',"value":null}\n'
+_LETTERS: Final = {operation: letter for letter, operation in DONE.items()}
 
 Keyed = tuple[bytes, bytes]
 
@@ -116,25 +140,31 @@ def build_snapshot(data_dir: Path, plan: Plan) -> Point:
         digest = base.header.digest if base else genesis_digest(plan.cluster_id)
         if base:
             streams.append(read_records(files.file_of(plan.base), base))
-        for first in plan.segments:
-            segment = _Segment(data_dir / LOG_DIRECTORY / f"{first:020d}.jsonl", digest)
-            run = files.temporary(f"segment-{first}")
-            clean_up.callback(run.unlink, missing_ok=True)
-            with run.open("wb") as sorted_file:
-                sorted_file.writelines(line for _, line in sorted(segment))
-            streams.append(_read_run(run))
-            digest = segment.digest
+        requests = files.temporary("requests")
+        clean_up.callback(requests.unlink, missing_ok=True)
+        with requests.open("wb") as writes:
+            for first in plan.segments:
+                segment = _Segment(data_dir / LOG_DIRECTORY / f"{first:020d}.jsonl", digest)
+                run = files.temporary(f"segment-{first}")
+                clean_up.callback(run.unlink, missing_ok=True)
+                with run.open("wb") as sorted_file:
+                    changed = segment.read(writes)
+                    sorted_file.writelines(changed[key] for key in sorted(changed))
+                streams.append(_read_run(run))
+                digest = segment.digest
+        streams.append(_read_run(requests))
         if segment.last != plan.index:
             raise CorruptLogError(f"{segment.path} ends with entry {segment.last}")
         header = Header(plan.cluster_id, plan.index, segment.epoch, digest, segment.time)
-        manifest = _write(file, header, heapq.merge(*streams))
-        check_snapshot(file, manifest)
+        lines = _newest(heapq.merge(*streams), forget_before(segment.time))
+        manifest = _write(file, header, lines)
+        check_bytes(file, manifest)
         files.publish(file, manifest)
     return header.point
 
 
 class _Segment:
-    """Verifies the lines of one segment; iterating gives the records among them.
+    """Verifies the lines of one segment, and gives what they leave.
 
     Attributes:
         path: Its file.
@@ -147,7 +177,13 @@ class _Segment:
         self.last = self.epoch = 0
         self.time = ""
 
-    def __iter__(self) -> Iterator[Keyed]:
+    def read(self, writes: BinaryIO) -> dict[bytes, bytes]:
+        """The last line of each record that it changes, by sort key; see `changes_in`.
+
+        Args:
+            writes: Where the lines of the remembered writes go, in order.
+        """
+        changed: dict[bytes, bytes] = {}
         head = b""
         with self.path.open("rb") as file:
             for line in file:
@@ -156,28 +192,55 @@ class _Segment:
                     self.digest = verify_line(head, self.digest)
                 except MalformedEntryError as error:
                     raise CorruptLogError(f"{self.path}: {error}") from error
-                record = record_of(head)
-                if record is not None:
-                    yield parse_line(record)[1], record
+                records, write = changes_in(head)
+                changed.update(records)
+                writes.write(write)
         self.last, self.epoch, self.time, _ = decode_head(head)
+        return changed
 
 
-def record_of(line: bytes) -> bytes | None:
-    """The record that a verified line of the log (without newline) inserts, or None.
+def changes_in(line: bytes) -> tuple[Sequence[Keyed], bytes]:
+    """What a verified line of the log (without newline) means for a snapshot.
 
     Returns:
-        The record's line in a snapshot, with its newline.
+        Sort key and line of each record that it changes, the value null if it is deleted; and the
+        line by which the write is remembered, empty for control entries.
 
     Raises:
         ProtocolViolationError: The operation is none that this version knows.
     """
-    # Strings before the value cannot hold an unescaped quote, so the first match is the member.
-    operation, _, rest = line[line.find(_OPERATION) + len(_OPERATION) :].partition(b'",')
-    if operation == EPOCH.encode():
-        return None
-    if operation != INSERT.encode():
-        raise ProtocolViolationError(f"operation {operation[:60]!r} in the log")
-    return b"%b,%b}\n" % (line[: line.find(b",")], rest[: rest.rfind(_DIGEST)])
+    if (found := _SINGLE.match(line)) is None:
+        return _decoded_changes_in(line)
+    index, time, done, collection, key, identity = found.groups()
+    value = line[found.end() : -_TAIL_BYTES]
+    record = b'{"index":%b,"position":0,"collection":"%b","key":"%b","value":%b}\n' % (
+        *(index, collection, key, value),
+    )
+    write = b'{"index":%b,"time":"%b","collection":"%b","key":"%b","done":"%b",%b}\n' % (
+        *(index, time, collection, key, done, identity),
+    )
+    return ((b"%b\0%b" % (collection, key), record),), write
+
+
+def _decoded_changes_in(line: bytes) -> tuple[Sequence[Keyed], bytes]:
+    """The same for any line, several times slower."""
+    try:
+        members, value = split_value(line)
+        changes = changes_of(members, value)
+        done = "".join(_LETTERS[change.operation] for change in changes)
+    except (MalformedEntryError, KeyError) as error:
+        raise ProtocolViolationError(f"in the log: {error}") from error
+    if not changes:
+        return (), b""
+    index, collection = members["index"], members["collection"]
+    records = [
+        Record(index, position, collection, change.key, change.value or b"null")
+        for position, change in enumerate(changes)
+    ]
+    identity = members["request"], members["fingerprint"]
+    write = Remembered(index, members["time"], collection, members["key"], done, *identity)
+    keyed = [(f"{collection}\0{record.key}".encode(), record.encode()) for record in records]
+    return keyed, write.encode()
 
 
 def _read_run(path: Path) -> Iterator[Keyed]:
@@ -186,7 +249,31 @@ def _read_run(path: Path) -> Iterator[Keyed]:
             yield parse_line(line)[1], line
 
 
-def _write(path: Path, header: Header, records: Iterator[Keyed]) -> Manifest:
+def _newest(merged: Iterator[Keyed], since: str) -> Iterator[Keyed]:
+    """What remains of sorted lines.
+
+    Of the lines of one record that of the highest index, or none if the record is gone; then the
+    remembered writes that are no older than `since`.
+    """
+    key, newest = b"", _GONE
+    for each, line in merged:
+        if each == key:
+            newest = max(newest, line, key=lambda one: parse_line(one)[0])
+            continue
+        if not newest.endswith(_GONE):
+            yield key, newest
+        key, newest = each, line
+        if key >= REQUESTS:
+            break
+    if key >= REQUESTS:
+        # Times never decrease along the log: behind the first one that counts all do.
+        writes = chain([(key, newest)], merged)
+        yield from dropwhile(lambda keyed: time_of(keyed[1]) < since, writes)
+    elif not newest.endswith(_GONE):
+        yield key, newest
+
+
+def _write(path: Path, header: Header, lines: Iterator[Keyed]) -> Manifest:
     """Write a snapshot, synced, and say what its file must be."""
     first = header.encode()
     whole = sha256(first)
@@ -195,7 +282,7 @@ def _write(path: Path, header: Header, records: Iterator[Keyed]) -> Manifest:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         write_all(descriptor, first)
-        for part, data in cut_ranges(records, size):
+        for part, data in cut_ranges(lines, size):
             write_all(descriptor, data)
             whole.update(data)
             ranges.append(part)
@@ -206,5 +293,5 @@ def _write(path: Path, header: Header, records: Iterator[Keyed]) -> Manifest:
         sync_data(descriptor, path)
     finally:
         os.close(descriptor)
-    count = sum(part.records for part in ranges)
+    count = sum(part.lines for part in ranges)
     return Manifest(header, count, size, whole.digest(), tuple(ranges))

@@ -63,7 +63,7 @@ class PartialSnapshot:
         """Take each range that is in the file already, or that the local lines are, off `missing`.
 
         Args:
-            local: Lines of records, in the order of a snapshot.
+            local: Lines of a snapshot, in its order.
 
         Yields:
             Between slices of a few milliseconds.

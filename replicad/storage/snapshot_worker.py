@@ -22,8 +22,8 @@ import orjson
 from replicad.core.messages import Point
 from replicad.errors import ProtocolViolationError, ReplicadError, SnapshotDamagedError
 from replicad.storage.durable import disk_errors
-from replicad.storage.records import load_records
-from replicad.storage.snapshot import check_snapshot, decode_record, read_manifest, read_records
+from replicad.storage.records_load import load_records
+from replicad.storage.snapshot import check_snapshot, decode_line, read_manifest, read_records
 from replicad.storage.snapshot_build import Plan, build_snapshot
 from replicad.storage.snapshot_files import SnapshotFiles
 
@@ -56,7 +56,8 @@ def load(data_dir: str, index: int) -> None:
         path.unlink(missing_ok=True)
         try:
             lines = read_records(files.file_of(index), manifest)
-            load_records(path, (decode_record(line) for _, line in lines), point)
+            decoded = (decode_line(line) for _, line in lines)
+            load_records(path, decoded, point, manifest.header.time)
         except ProtocolViolationError as error:
             path.unlink()
             raise SnapshotDamagedError(f"snapshot {index}: {error}") from error

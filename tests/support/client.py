@@ -40,6 +40,11 @@ class Answer:
     seconds: float
 
     @property
+    def told(self) -> Any:  # noqa: ANN401 (any JSON)
+        """What the body says."""
+        return json.loads(self.body)
+
+    @property
     def index(self) -> int:
         """Where a write stands in the log."""
         return int(self.headers["X-Replicad-Index"])
@@ -72,6 +77,18 @@ class Client:
         return await self._request(
             "POST", path, body, {"Content-Type": "application/json", **(headers or {})}
         )
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        told: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send JSON, bytes as they are, unless there is None."""
+        body = told if told is None or isinstance(told, bytes) else json.dumps(told).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return await self._request(method, path, body, sent)
 
     async def store(self, key: str, **fields: object) -> Answer:
         """Store a form that must be accepted."""

@@ -15,9 +15,15 @@ from aiohttp import web
 
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
-from replicad.core.entry import decode_write, split_lines
+from replicad.core.effects import Reason, Rejected
+from replicad.core.entry import split_lines
+from replicad.core.feed import Cursor, LoggedChange
+from replicad.core.query import decode_query
+from replicad.core.write import DEFINITIONS, WriteRequest, decode_write
+from replicad.node.news import News
 
 REPLICAS = ("n1", "n2", "n3")
+FORMS = "formularios"
 DIGEST = "ab" * 32
 
 
@@ -39,24 +45,40 @@ class FakeLeader:
     """Answers as the daemon does; `faults` are used up one by one.
 
     It leads in `epoch` as far as it knows; reads that name an index instead it answers anyway.
+    Definitions of collections, which a gateway reads once, it gives without faults or counting.
 
     Attributes:
-        forms: What is stored, by id, in the order of arrival.
+        forms: The records of the built-in collection by id, in the order of arrival.
+        records: Those of all collections.
+        versions: Of the records that were written by requests; others have version 1.
+        writes: Every write that came, in order.
+        definitions_read: The collections whose definitions were read, in order.
         refusal: While set, every write is refused for this reason.
         unknown: How many of the next writes are appended and answered as unknown.
         batches: How many writes or keys each request carried, by path.
         status: Members of /internal/status to replace.
-        applied: The log index that answers name; None follows the number of forms.
+        applied: The log index that answers name; None follows what is stored.
         staleness_ms: What answers name; None leaves it out.
         reads: How many reads were answered that named an index.
         history: The answer of /internal/history, without the name.
+        feed: The changes, in their order, up to the index that is applied.
+        feed_first: The first entry that the log still holds.
+        news: To be told when there is more in the feed.
+        followed: The places from which the feed was read.
+        record_digest: The answer of /internal/record-digest.
+        found: The answers of /internal/query, versions and past.
+        asked: What these were asked.
     """
 
     def __init__(self, name: str, epoch: int) -> None:
         self.name = name
         self.epoch = epoch
         self.url = ""
-        self.forms: dict[str, bytes] = {}
+        self.records: dict[str, dict[str, bytes]] = {FORMS: {}}
+        self.versions: dict[tuple[str, str], int] = {}
+        self.writes: list[WriteRequest] = []
+        self.definitions_read: list[str] = []
+        self.last = 0
         self.requests: dict[str, tuple[str, dict[str, Any]]] = {}
         self.faults: deque[Fault] = deque()
         self.refusal: str | None = None
@@ -67,6 +89,13 @@ class FakeLeader:
         self.staleness_ms: int | None = 0
         self.reads = 0
         self.history: dict[str, Any] = {"epochs": [], "kept": []}
+        self.feed: list[LoggedChange] = []
+        self.feed_first = 1
+        self.news = News()
+        self.followed: list[str] = []
+        self.record_digest: dict[str, Any] = {"version": 0, "sha256": None}
+        self.found: dict[str, bytes] = {}
+        self.asked: list[Any] = []
         self.release = asyncio.Event()
         self.seen = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -76,6 +105,12 @@ class FakeLeader:
         app.router.add_post("/internal/writes", self._writes)
         app.router.add_post("/internal/gets", self._gets)
         app.router.add_get("/internal/records", self._records)
+        app.router.add_get("/internal/export", self._export)
+        app.router.add_get("/internal/changes", self._changes)
+        app.router.add_get("/internal/record-digest", self._record_digest)
+        app.router.add_post("/internal/query", self._find)
+        app.router.add_get("/internal/versions", self._find)
+        app.router.add_get("/internal/past", self._find)
         app.router.add_post("/internal/requests", self._requests)
         app.router.add_get("/internal/status", self._status)
         app.router.add_get("/internal/history", self._history)
@@ -111,9 +146,30 @@ class FakeLeader:
         return fault
 
     @property
+    def forms(self) -> dict[str, bytes]:
+        return self.records[FORMS]
+
+    @forms.setter
+    def forms(self, forms: dict[str, bytes]) -> None:
+        self.records[FORMS] = forms
+
+    @property
     def index(self) -> int:
         """What is applied here."""
-        return len(self.forms) if self.applied is None else self.applied
+        return max(len(self.forms), self.last) if self.applied is None else self.applied
+
+    def version(self, collection: str, key: str) -> int:
+        """Of a record; 0 if there is none."""
+        if key not in self.records.get(collection, {}):
+            return 0
+        return self.versions.get((collection, key), 1)
+
+    def copy_of(self, other: FakeLeader) -> None:
+        """Hold all that the other one has stored."""
+        self.records = {name: dict(records) for name, records in other.records.items()}
+        self.versions = dict(other.versions)
+        self.requests = dict(other.requests)
+        self.last = other.last
 
     def _as_of(self, index: int) -> dict[str, str]:
         headers = {"X-Replicad-Index": str(index), "X-Replicad-Replica": self.name}
@@ -139,19 +195,24 @@ class FakeLeader:
 
     def _write(self, line: bytes) -> dict[str, Any]:
         write = decode_write(line)
+        self.writes.append(write)
         if write.request in self.requests:
             fingerprint, outcome = self.requests[write.request]
-            return outcome if fingerprint == write.fingerprint else {"status": "mismatch"}
+            if fingerprint == write.fingerprint:
+                return outcome | {"again": True}
+            return _rejection(Rejected(Reason.MISMATCH))
         if self.refusal is not None:
             return {"status": "refused", "reason": self.refusal}
-        if write.key in self.forms:
-            return {"status": "duplicate"}
-        self.forms[write.key] = write.value
+        rejected = self._objection(write)
+        if rejected is not None:
+            return _rejection(rejected)
         outcome = {
             "status": "committed",
-            "index": len(self.forms),
+            "index": self.index + 1,
             "epoch": self.epoch,
             "digest": DIGEST,
+            "done": self._apply(write, self.index + 1),
+            "again": False,
             "acks": ["n1", "n2"],
             "timing": {"fsync": 0.5, "ack_n2": 1.25},
         }
@@ -161,13 +222,49 @@ class FakeLeader:
             return {"status": "unknown"}
         return outcome
 
+    def _objection(self, write: WriteRequest) -> Rejected | None:
+        definition = self.version(DEFINITIONS, write.collection)
+        if write.collection != DEFINITIONS and write.definition != definition:
+            return Rejected(Reason.DEFINITION, 0, definition)
+        for position, operation in enumerate(write.operations):
+            ends = write.collection == DEFINITIONS and operation.value is None
+            if ends and self.records.get(operation.key):
+                return Rejected(Reason.NOT_EMPTY)
+            version = self.version(write.collection, operation.key)
+            objection = operation.objection(version)
+            if objection is not None:
+                return Rejected(Reason(objection.value), position, version)
+        return None
+
+    def _apply(self, write: WriteRequest, index: int) -> str:
+        self.last = index
+        records = self.records.setdefault(write.collection, {})
+        done = ""
+        for operation in write.operations:
+            if operation.value is None:
+                del records[operation.key]
+                done += "d"
+                continue
+            done += "u" if operation.key in records else "i"
+            records[operation.key] = operation.value
+            self.versions[write.collection, operation.key] = index
+        return done
+
     async def _gets(self, request: web.Request) -> web.Response:
-        fault = await self._before(request)
         keys = orjson.loads(await request.read())["keys"]
-        self.batches["gets"].append(len(keys))
+        if all(collection == DEFINITIONS for collection, _ in keys):
+            fault = None
+            self.definitions_read.extend(key for _, key in keys)
+        else:
+            fault = await self._before(request)
+            self.batches["gets"].append(len(keys))
         await self._after(request, fault)
-        body = b"".join(self.forms.get(key, b"null") + b"\n" for key in keys)
+        body = b"".join(self._record(collection, key) + b"\n" for collection, key in keys)
         return web.Response(body=body, headers=self._as_of(self.index))
+
+    def _record(self, collection: str, key: str) -> bytes:
+        version = self.version(collection, key)
+        return b"%d %b" % (version, self.records[collection][key]) if version else b"0"
 
     async def _requests(self, request: web.Request) -> web.Response:
         fault = await self._before(request)
@@ -179,6 +276,52 @@ class FakeLeader:
             outcome = {}
         return web.Response(body=orjson.dumps(outcome), headers=self._as_of(self.index))
 
+    async def _changes(self, request: web.Request) -> web.StreamResponse:
+        fault = await self._before(request)
+        query = request.query
+        since, limit = Cursor.parse(query["since"]), int(query["limit"])
+        self.followed.append(query["since"])
+        if since.next_entry < self.feed_first:
+            raise web.HTTPGone
+        found = self._fed(query["collection"], since, limit)
+        if not found:
+            await self.news.wait(int(query["wait_ms"]) / 1000)
+            found = self._fed(query["collection"], since, limit)
+        after = found[-1].cursor if len(found) == limit else Cursor(max(self.index, since.index))
+        if fault is Fault.GARBAGE:
+            found = []
+        body = b"".join(change.encode() + b"\n" for change in found)
+        response = web.StreamResponse(headers=self._as_of(self.index))
+        response.headers["X-Replicad-Next"] = "?" if fault is Fault.GARBAGE else str(after)
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[: len(body) // 2])
+        if fault is Fault.BREAK_STREAM:
+            _reset(request)
+        await response.write(body[len(body) // 2 :])
+        return response
+
+    def _fed(self, collection: str, since: Cursor, limit: int) -> list[LoggedChange]:
+        return [
+            change
+            for change in self.feed
+            if since.is_before(change.index, change.position)
+            and change.index <= self.index
+            and change.collection == collection
+        ][:limit]
+
+    async def _find(self, request: web.Request) -> web.Response:
+        fault = await self._before(request)
+        body = await request.read()
+        self.asked.append(decode_query(body) if body else dict(request.query))
+        await self._after(request, fault)
+        told = b"?" if fault is Fault.GARBAGE else self.found[request.path.rpartition("/")[2]]
+        return web.Response(body=told, headers=self._as_of(self.index))
+
+    async def _record_digest(self, request: web.Request) -> web.Response:
+        await self._before(request)
+        return web.Response(body=orjson.dumps(self.record_digest), headers=self._as_of(self.index))
+
     async def _history(self, _request: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps({"name": self.name, **self.history}))
 
@@ -186,9 +329,10 @@ class FakeLeader:
         fault = await self._before(request)
         genero = request.query.get("genero")
         upto = int(request.query.get("upto", self.index))
+        records = self.records.get(request.query["collection"], {})
         values = [
             value
-            for value in list(self.forms.values())[:upto]
+            for value in list(records.values())[:upto]
             if genero is None
             or orjson.loads(value).get("genero", "").casefold() == genero.casefold()
         ]
@@ -200,6 +344,17 @@ class FakeLeader:
         if fault is Fault.STALL_STREAM:
             await self.release.wait()
         await response.write(b"]")
+        return response
+
+    async def _export(self, request: web.Request) -> web.StreamResponse:
+        fault = await self._before(request)
+        response = web.StreamResponse(headers=self._as_of(self.index))
+        values = list(self.records.get(request.query["collection"], {}).values())
+        await response.prepare(request)
+        for value in values:
+            await response.write(value + b"\n")
+            if fault is Fault.BREAK_STREAM:
+                _reset(request)
         return response
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -220,6 +375,15 @@ class FakeLeader:
             "followers": {"n2": {"matched": 4, "last_contact_ms": 12}},
         }
         return web.Response(body=orjson.dumps(status | self.status))
+
+
+def _rejection(rejected: Rejected) -> dict[str, Any]:
+    return {
+        "status": "rejected",
+        "reason": rejected.reason.value,
+        "position": rejected.position,
+        "version": rejected.version,
+    }
 
 
 def _reset(request: web.Request) -> None:
@@ -274,8 +438,7 @@ class FakeCluster:
     def fail_over(self, old: FakeLeader, new: FakeLeader) -> None:
         """Let `new` lead in the next epoch, with all that `old` has stored."""
         new.epoch = old.epoch + 1
-        new.forms = dict(old.forms)
-        new.requests = dict(old.requests)
+        new.copy_of(old)
         self.elect(new.name, new.url, new.epoch)
 
     def without_leader(self) -> None:

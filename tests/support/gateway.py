@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from io import BytesIO
+from typing import Any
 
 import aiohttp
 import orjson
@@ -42,3 +44,18 @@ async def send_raw(client: aiohttp.ClientSession, request: bytes) -> tuple[int, 
     finally:
         writer.close()
     return int(head.split()[1]), body
+
+
+async def ask(
+    gateway: aiohttp.ClientSession,
+    method: str,
+    path: str,
+    told: object = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, Any, Mapping[str, str]]:
+    """Send JSON, unless there is None; the answer's status, what it says, and its headers."""
+    data = None if told is None else BytesIO(orjson.dumps(told))
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    async with gateway.request(method, path, data=data, headers=sent) as response:
+        body = await response.read()
+        return response.status, orjson.loads(body) if body else None, response.headers

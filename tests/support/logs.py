@@ -29,9 +29,23 @@ def entries(data_dir: Path) -> list[Fields]:
     return [json.loads(line) for line in log_lines(data_dir)]
 
 
+def changes_of(entry: Fields) -> list[tuple[str, str, Fields | None]]:
+    """Operation, key and value (None if it is gone) of each change of an entry."""
+    match entry["operation"]:
+        case "epoch":
+            return []
+        case "batch":
+            pairs = zip(entry["changes"], entry["value"], strict=True)
+            return [(operation, key, value) for (operation, key, _), value in pairs]
+        case operation:
+            return [(operation, entry["key"], entry["value"])]
+
+
 def inserted_keys(data_dir: Path) -> list[str]:
-    """The ids of all forms in the log, in its order, as often as they stand there."""
-    return [entry["key"] for entry in entries(data_dir) if entry["operation"] == "insert"]
+    """The ids of all forms inserted in the log, in its order, as often as they stand there."""
+    of_forms = (entry for entry in entries(data_dir) if entry["collection"] == "formularios")
+    changes = (change for entry in of_forms for change in changes_of(entry))
+    return [key for operation, key, _ in changes if operation == "insert"]
 
 
 def cluster_id(data_dir: Path) -> str:

@@ -18,10 +18,10 @@ from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.core.cluster import ClusterConfig, ClusterState, Disk
 from replicad.core.context import Context, Identity, Settings
 from replicad.core.effects import Committed, Effect
-from replicad.core.entry import WriteRequest
 from replicad.core.events import BrokerChanged, Event, MessageReceived, ViewSeen
 from replicad.core.replica import Replica
 from replicad.core.retention import KEEP_ALL
+from replicad.core.write import WriteRequest
 from replicad.node.daemon import Node, NodeSettings
 from replicad.node.driver import Driver
 from replicad.node.gates import Json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from replicad.storage.snapshot import Header, KeyRange, Manifest, cut_ranges, pa
 from replicad.storage.snapshot_build import Plan, build_snapshot
 from replicad.storage.snapshot_files import SnapshotFiles
 from tests.support.entries import LogBuilder, write_of
+from tests.support.logs import Fields, changes_of
 
 CLUSTER = "test"
 
@@ -62,20 +64,31 @@ class Segments:
     def expected(self, index: int) -> bytes:
         """What they must be."""
         last = json.loads(self.lines[index - 1])
-        header = {"format": 1, "cluster_id": CLUSTER}
+        header = {"format": 2, "cluster_id": CLUSTER}
         header |= {name: last[name] for name in ("index", "epoch", "digest", "time")}
-        entries = [json.loads(line) for line in self.lines[:index]]
-        records = [
-            {name: e[name] for name in ("index", "collection", "key", "request", "fingerprint")}
-            | {"value": e["value"]}
-            for e in entries
-            if e["operation"] == "insert"
-        ]
-        records.sort(key=lambda record: (record["collection"], record["key"]))
-        lines = [
-            json.dumps(r, separators=(",", ":"), ensure_ascii=False) for r in (header, *records)
-        ]
+        records: dict[tuple[str, str], Fields] = {}
+        requests: list[Fields] = []
+        for entry in map(json.loads, self.lines[:index]):
+            changes = changes_of(entry)
+            for position, (operation, key, value) in enumerate(changes):
+                name = entry["collection"], key
+                records.pop(name, None)
+                if operation != "delete":
+                    where = {"index": entry["index"], "position": position}
+                    records[name] = where | dict(zip(("collection", "key"), name, strict=True))
+                    records[name]["value"] = value
+            if changes and moment(last) - moment(entry) <= timedelta(hours=24):
+                write = {name: entry[name] for name in ("index", "time", "collection", "key")}
+                write["done"] = "".join(operation[0] for operation, *_ in changes)
+                requests.append(write | {name: entry[name] for name in ("request", "fingerprint")})
+        listed = [header, *(records[name] for name in sorted(records)), *requests]
+        lines = [json.dumps(each, separators=(",", ":"), ensure_ascii=False) for each in listed]
         return "".join(line + "\n" for line in lines).encode()
+
+
+def moment(entry: Fields) -> datetime:
+    """When a decoded entry was written."""
+    return datetime.fromisoformat(entry["time"])
 
 
 def manifest_of(header: Header, lines: Sequence[bytes]) -> Manifest:

@@ -1,4 +1,4 @@
-"""The programs and privileges that fault tests need: told by name when one is missing.
+"""The programs and privileges that tests need: told by name when one is missing.
 
 `python -m tests.support.tools` installs what is missing, from Debian's packages, if run as root.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ FIU_PRELOAD: Final = (
 )
 _FAKETIME: Final = "libfaketime.so.1"
 # A program, or a library by its absolute path or pattern, and the package that has it.
-_NEEDED: Final = {
+_FOR_FAULTS: Final = {
     "ip": "iproute2",
     "iptables": "iptables",
     "setpriv": "util-linux",
@@ -31,11 +32,12 @@ _NEEDED: Final = {
     "fiu-ctrl": "fiu-utils",
     "faketime": "faketime",
 }
+_FOR_PAGES: Final = {"chromium": "chromium"}
 
 
-def missing() -> list[str]:
+def missing(needed: Mapping[str, str]) -> list[str]:
     """The Debian packages that are still to be installed."""
-    return [package for tool, package in _NEEDED.items() if not _is_there(tool)]
+    return [package for tool, package in needed.items() if not _is_there(tool)]
 
 
 def require() -> None:
@@ -43,8 +45,14 @@ def require() -> None:
     assert os.geteuid() == 0, (
         "fault tests make network namespaces and mount file systems: they must be run as root"
     )
-    lacking = missing()
+    lacking = missing(_FOR_FAULTS)
     assert not lacking, f"fault tests need Debian's packages {' '.join(lacking)}: make fault-tools"
+
+
+def require_browser() -> None:
+    """Fail, naming what is missing, unless there is a browser."""
+    lacking = missing(_FOR_PAGES)
+    assert not lacking, f"tests of pages need Debian's {' '.join(lacking)}: make fault-tools"
 
 
 def faketime_library() -> Path:
@@ -58,11 +66,11 @@ def _is_there(tool: str) -> bool:
 
 def main() -> None:
     """Install what is missing; end with 1 and name it where that cannot be done."""
-    lacking = missing()
+    lacking = missing(_FOR_FAULTS | _FOR_PAGES)
     if not lacking:
         return
     if not packages.can_install():
-        sys.exit(f"fault tests need {' '.join(lacking)}: install them as root")
+        sys.exit(f"tests need {' '.join(lacking)}: install them as root")
     try:
         packages.install(lacking)
     except StackError as error:

@@ -7,8 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
+import pytest
+
 from replicad.broker.port import Broker
+from replicad.core.feed import LoggedChange
 from replicad.core.messages import Ack, Append, Echo, Message, Point, Reject
+from replicad.errors import BrokerError
 from tests.support.waiting import eventually
 
 POINT = Point(7, b"\x07" * 32)
@@ -24,6 +28,18 @@ APPEND = Append(
     last=8,
     round=5,
     acked={"n2": 4},
+)
+CHANGE = LoggedChange(
+    index=8,
+    position=0,
+    is_last=True,
+    epoch=3,
+    time="2026-01-01T00:00:00.000Z",
+    operation="insert",
+    collection="forms",
+    key="a",
+    value=b'{"id":"a"}',
+    digest="ab" * 32,
 )
 ACK = Ack(epoch=3, node="n2", disk_id="d2", matched=POINT, round=5)
 
@@ -49,12 +65,23 @@ class Received:
         return bool(self.statuses) and self.statuses[-1]
 
 
+class Taken(Protocol):
+    """Another system that wants all changes: the bodies that it was given, once it has begun."""
+
+    bodies: list[bytes]
+
+    async def begin(self) -> None: ...
+
+
 class NewNode(Protocol):
     def __call__(self, node: str) -> Awaitable[Received]: ...
 
 
 class BrokerContract:
-    """Subclasses provide the fixture `new_node`, which starts a broker for a node by name."""
+    """Subclasses provide the fixtures.
+
+    `new_node` starts a broker for a node by name, `taken` is another system.
+    """
 
     async def test_is_up_after_start(self, new_node: NewNode) -> None:
         node = await new_node("n1")
@@ -132,6 +159,21 @@ class BrokerContract:
         n1 = await new_node("n1")
         await n1.broker.stop()
         assert not await n1.broker.probe("n2")
+
+    async def test_changes_are_taken_in_order(self, new_node: NewNode, taken: Taken) -> None:
+        n1 = await new_node("n1")
+        await taken.begin()
+        changes = [replace(CHANGE, index=index, value=LINES * 9) for index in range(1, 200)]
+        await n1.broker.publish(changes[:150])
+        await n1.broker.publish(changes[150:])
+        await eventually(lambda: len(taken.bodies) == len(changes))
+        assert taken.bodies == [change.encode() for change in changes]
+
+    async def test_who_is_stopped_publishes_nothing(self, new_node: NewNode) -> None:
+        n1 = await new_node("n1")
+        await n1.broker.stop()
+        with pytest.raises(BrokerError):
+            await n1.broker.publish([CHANGE])
 
     async def test_successor_of_a_stopped_node_gets_its_messages(self, new_node: NewNode) -> None:
         n1, n2 = [await new_node(name) for name in ("n1", "n2")]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from replicad.broker.codec import decode, encode
+from replicad.broker.codec import decode, encode, encode_change
 from replicad.core.cluster import NODE_NAME
 from replicad.core.messages import (
     Ack,
@@ -24,7 +24,7 @@ from replicad.core.messages import (
     Reject,
 )
 from replicad.errors import MalformedMessageError
-from tests.unit.broker.contract import APPEND, LINES
+from tests.unit.broker.contract import APPEND, CHANGE, LINES
 
 # As far as AMQP's signed 64-bit integers reach.
 counts = st.integers(0, 2**63 - 1)
@@ -168,3 +168,14 @@ def test_ack_can_be_read_by_a_person() -> None:
         "digest": "08" * 32,
         "round": 5,
     }
+
+
+def test_a_change_survives_the_broker_and_says_where_it_stands() -> None:
+    routing_key, properties, body = encode_change(CHANGE, "n1")
+    assert (routing_key, body) == ("forms.insert", CHANGE.encode())
+    assert (properties.delivery_mode, properties.message_id) == (2, "8.0")
+    assert (properties.message_type, properties.content_type) == ("change", "application/json")
+    assert properties.headers == {"index": 8, "position": 0, "epoch": 3, "digest": "ab" * 32}
+    assert properties.app_id == "n1"
+    with pytest.raises(MalformedMessageError):
+        decode(properties, body)  # Between replicas it is no message.

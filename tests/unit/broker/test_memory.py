@@ -1,20 +1,43 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import pytest
 
 from replicad.broker.memory import MemoryBroker, MemoryExchange
+from replicad.core.feed import LoggedChange
 from tests.support.waiting import eventually
 from tests.unit.broker.contract import ACK, APPEND, BrokerContract, NewNode, Received, started
 
 
+class MemoryTaken:
+    """Another system in the same process."""
+
+    def __init__(self, exchange: MemoryExchange) -> None:
+        self.bodies: list[bytes] = []
+        self._exchange = exchange
+
+    async def begin(self) -> None:
+        self._exchange.on_changes = self._take
+
+    def _take(self, changes: Sequence[LoggedChange]) -> None:
+        self.bodies += [change.encode() for change in changes]
+
+
 class TestMemoryBroker(BrokerContract):
     @pytest.fixture
-    async def new_node(self) -> AsyncIterator[NewNode]:
+    def exchange(self) -> MemoryExchange:
+        return MemoryExchange()
+
+    @pytest.fixture
+    def taken(self, exchange: MemoryExchange) -> MemoryTaken:
+        return MemoryTaken(exchange)
+
+    @pytest.fixture
+    async def new_node(self, exchange: MemoryExchange) -> AsyncIterator[NewNode]:
         nodes: list[Received] = []
-        yield partial(started, partial(MemoryBroker, MemoryExchange()), nodes)
+        yield partial(started, partial(MemoryBroker, exchange), nodes)
         for node in nodes:
             await node.broker.stop()
 

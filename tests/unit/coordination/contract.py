@@ -11,6 +11,7 @@ import pytest
 
 from replicad.coordination.port import Coordinator, View
 from replicad.core.cluster import ClusterConfig, ClusterState, Disk, Member
+from replicad.core.messages import Point
 from replicad.errors import NodeNameTakenError
 from tests.support.waiting import eventually
 
@@ -213,3 +214,26 @@ class CoordinatorContract:
         wiped = replace(MEMBER, incarnation="i9", disk_id="other")
         await two.coordinator.register(lambda: wiped)
         await two.sees(wiped)
+
+    async def test_where_changes_were_published_to_is_kept(self, new_session: NewSession) -> None:
+        one, two = [await new_session() for _ in range(2)]
+        assert await one.coordinator.published() is None
+        assert not await one.coordinator.note_published(Point(7, b"7" * 32), -1)
+        await one.coordinator.create_cluster(CONFIG, FOUNDED)
+        assert await one.coordinator.published() is None
+        assert await one.coordinator.note_published(Point(7, b"7" * 32), 0)
+        assert await two.coordinator.published() == Point(7, b"7" * 32)
+
+    async def test_only_who_knows_the_state_says_what_was_published(
+        self, new_session: NewSession
+    ) -> None:
+        """A leader that was replaced cannot take its successor back."""
+        one, two = [await new_session() for _ in range(2)]
+        await one.coordinator.create_cluster(CONFIG, FOUNDED)
+        assert await one.coordinator.published() is None
+        await one.coordinator.read()
+        assert await one.coordinator.propose(ELECTED, 0) == 1
+        assert await one.coordinator.note_published(Point(7, b"7" * 32), 1)
+        assert not await two.coordinator.note_published(Point(5, b"5" * 32), 0)
+        assert not await two.coordinator.note_published(Point(5, b"5" * 32), -1)
+        assert await two.coordinator.published() == Point(7, b"7" * 32)

@@ -32,7 +32,8 @@ from tests.support.nodes import Nodes
 from tests.support.waiting import eventually
 
 NAMES = ("n1", "n2", "n3")
-A, B, C = write_of("a"), write_of("b"), write_of("c")
+FORMS = "formularios"
+A, B, C = (write_of(key, collection=FORMS) for key in "abc")
 
 
 @pytest.fixture
@@ -102,7 +103,8 @@ async def test_after_a_stop_of_all_everything_is_there_again(nodes: Nodes) -> No
         await nodes.start(name)
     await nodes.level()
     leader = await nodes.leader()
-    assert leader.store.records.get("forms", ["a", "b"]) == [A.value, B.value]
+    found = leader.store.records.get([(FORMS, "a"), (FORMS, "b")])
+    assert [stored and stored.value for stored in found] == [b"{}", b"{}"]
 
 
 async def test_the_status_tells_what_gateways_and_people_need(nodes: Nodes) -> None:

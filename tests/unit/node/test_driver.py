@@ -13,8 +13,7 @@ import pytest
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.coordination.port import View
 from replicad.core.cluster import ClusterState
-from replicad.core.effects import AnswerWrites, Committed, Refusal, Rejected
-from replicad.core.entry import WriteRequest
+from replicad.core.effects import AnswerWrites, Committed, Reason, Refusal, Rejected
 from replicad.core.events import (
     AppendFailed,
     MessageReceived,
@@ -25,6 +24,7 @@ from replicad.core.events import (
     WritesArrived,
 )
 from replicad.core.messages import Point
+from replicad.core.write import WriteRequest
 from replicad.errors import (
     CoordinationError,
     DiskFailedError,
@@ -34,7 +34,7 @@ from replicad.errors import (
 )
 from tests.support.core import append_of
 from tests.support.entries import write_of
-from tests.support.logs import assert_chained, inserted_keys
+from tests.support.logs import assert_chained, changes_of, entries
 from tests.support.nodes import Driven, driven
 from tests.support.waiting import eventually
 
@@ -47,6 +47,10 @@ async def one(tmp_path: Path) -> AsyncIterator[Driven]:
         yield running
 
 
+def logged_keys(data_dir: Path) -> list[str]:
+    return [key for entry in entries(data_dir) for _, key, _ in changes_of(entry)]
+
+
 async def results_of(one: Driven, *writes: WriteRequest) -> tuple[object, ...]:
     return (await one.driver.write(one.driver.epoch, writes)).results
 
@@ -54,8 +58,8 @@ async def results_of(one: Driven, *writes: WriteRequest) -> tuple[object, ...]:
 async def test_a_cluster_of_one_commits(one: Driven, tmp_path: Path) -> None:
     (first,), (second,) = await one.store_all(A), await one.store_all(B)
     assert (first.index, second.index) == (2, 3)
-    assert one.store.records.get("forms", ["a", "b"]) == [A.value, B.value]
-    assert inserted_keys(tmp_path) == ["a", "b"]
+    assert one.store.records.get([("forms", "a"), ("forms", "b")]) == [(2, b"{}"), (3, b"{}")]
+    assert logged_keys(tmp_path) == ["a", "b"]
     assert_chained(tmp_path)
     assert await one.driver.read(one.driver.epoch)
 
@@ -66,7 +70,7 @@ async def test_a_restart_leads_a_higher_epoch_and_knows_what_was_written(tmp_pat
         epoch = one.driver.epoch
     async with driven(tmp_path) as again:
         assert await again.leads() > epoch
-        assert await again.store_all(A) == stored
+        assert await again.store_all(A) == [replace(each, again=True) for each in stored]
 
 
 async def test_answers_of_another_epoch(one: Driven) -> None:
@@ -96,7 +100,7 @@ async def test_writes_are_looked_up_when_their_turn_comes(
     monkeypatch.setattr(one.store, "apply", apply_while_a_retry_arrives)
     stored = await one.store_all(A)
     await eventually(lambda: arrived[0].done())
-    assert arrived[0].result().results == tuple(stored)
+    assert arrived[0].result().results == (replace(stored[0], again=True),)
     assert one.failures == []
 
 
@@ -130,7 +134,7 @@ async def test_no_room_refuses_and_is_over_when_there_is_room(one: Driven, tmp_p
     one.store.room = 1 << 40
     stored = await one.store_all(A, B)
     assert [result.index for result in stored] == [2, 3]
-    assert inserted_keys(tmp_path) == ["a", "b"]
+    assert logged_keys(tmp_path) == ["a", "b"]
     assert one.failures == []
 
 
@@ -158,7 +162,10 @@ async def test_little_room_refuses_before_the_disk_is_full(one: Driven) -> None:
     (stored,) = await one.store_all(A)
     one.store.room = 1000
     await eventually(lambda: one.driver.status().refusal is Refusal.DISK_FULL)
-    assert await results_of(one, A, B) == (stored, Refusal.DISK_FULL)
+    assert await results_of(one, A, B) == (
+        replace(stored, again=True),
+        Refusal.DISK_FULL,
+    )
 
 
 async def test_a_failed_sync_ends_it_once_and_nobody_is_answered(one: Driven) -> None:
@@ -218,9 +225,10 @@ async def test_a_damaged_record_store_is_made_anew_for_a_look_up(
         return lookup(writes)
 
     monkeypatch.setattr(one.store.records, "lookup", fail_once)
-    other = WriteRequest("another request", A.fingerprint, A.collection, A.key, A.value)
-    assert await results_of(one, A, other) == (stored, Rejected.DUPLICATE)
-    assert one.store.records.get("forms", ["a"]) == [A.value]
+    other = write_of("a", request="another request")
+    exists = Rejected(Reason.EXISTS, 0, stored.index)
+    assert await results_of(one, A, other) == (replace(stored, again=True), exists)
+    assert one.store.records.get([("forms", "a")]) == [(stored.index, b"{}")]
 
 
 class LosesReply(MemoryCoordinator):

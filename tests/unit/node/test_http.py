@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from replicad.core.effects import AnswerTransfer, AnswerWrites, Committed
-from replicad.core.entry import WriteRequest, encode_write
+from replicad.core.write import Operation, Wanted, encode_write
 from replicad.errors import DiskFailedError, DiskFullError
 from replicad.node.driver import Driver
 from replicad.node.gates import Json
-from tests.support.entries import write_of
+from tests.support.entries import batch_of, delete_of, put_of, write_of
 from tests.support.node_http import (
     GETS,
     RECORDS,
@@ -28,7 +28,7 @@ from tests.support.nodes import Driven
 
 A, B = write_of("a", b'{"id":"a"}'), write_of("b", b'{"id":"b"}')
 READS = [
-    ("POST", GETS, b'{"collection":"forms","keys":[]}'),
+    ("POST", GETS, b'{"keys":[]}'),
     ("GET", RECORDS, b""),
     ("POST", REQUESTS, b'{"request":"r"}'),
 ]
@@ -114,24 +114,47 @@ async def test_an_epoch_must_be_named(client: Client, headers: dict[str, str]) -
 
 async def test_each_write_gets_a_line(client: Client, one: Driven) -> None:
     (stored,) = await one.store_all(A)
-    other = WriteRequest("another", A.fingerprint, A.collection, A.key, A.value)
-    reused = WriteRequest(A.request, "0" * 32, A.collection, "z", A.value)
-    status, lines = await post(client, one, WRITES, encoded(A, B, other, reused))
+    batch = batch_of(Operation("a", None, (2,)), Operation("c", b"{}"), request="batch")
+    status, lines = await post(client, one, WRITES, encoded(A, B, batch))
     assert status == 200
-    first, second, third, fourth = lines
-    assert isinstance(first, dict)
-    assert isinstance(second, dict)
+    first, second, third = (line for line in lines if isinstance(line, dict))
     assert set(first.pop("timing")) <= {"fsync"}
     assert first == {
         "status": "committed",
         "index": stored.index,
         "epoch": stored.epoch,
         "digest": stored.digest.hex(),
+        "done": "i",
+        "again": True,
         "acks": ["n1"],
     }
-    assert (second["status"], second["index"]) == ("committed", 3)
+    assert (second["status"], second["index"], second["again"]) == ("committed", 3, False)
     assert second["digest"] == one.store.log.digest_at(3).hex()
-    assert (third, fourth) == ({"status": "duplicate"}, {"status": "mismatch"})
+    assert (third["status"], third["index"], third["done"]) == ("committed", 4, "di")
+
+
+async def test_a_rejected_write_says_why_and_what_there_is(client: Client, one: Driven) -> None:
+    await one.store_all(A, B)
+    stale = put_of("b", request="stale", condition=(2,))
+    batch = batch_of(Operation("c", b"{}"), Operation("a", b"{}", Wanted.ABSENT), request="batch")
+    reused = replace(write_of("z"), request=A.request)
+    missing = delete_of("z", request="missing")
+    unchecked = replace(write_of("z"), definition=1)
+    status, lines = await post(
+        client, one, WRITES, encoded(stale, batch, reused, missing, unchecked)
+    )
+    assert status == 200
+    assert lines == [
+        {"status": "rejected", "reason": reason, "position": position, "version": version}
+        for reason, position, version in [
+            ("changed", 0, 3),
+            ("exists", 1, 2),
+            ("mismatch", 0, 0),
+            ("missing", 0, 0),
+            ("definition", 0, 0),
+        ]
+    ]
+    assert one.driver.status().last_index == 3
 
 
 async def test_a_refused_write_says_why(client: Client, one: Driven) -> None:
@@ -155,6 +178,7 @@ async def test_a_refused_write_says_why(client: Client, one: Driven) -> None:
         encode_write(A) + encode_write(B)[:-1],
         encode_write(A).replace(b'"request"', b'"demand"'),
         encode_write(A).replace(b'"a"', b"7", 1),
+        encode_write(A).replace(b'"attempt":1', b'"attempt":0'),
         encode_write(A).replace(b'{"id":"a"}', b"[]"),
     ],
 )
@@ -184,7 +208,7 @@ async def test_a_late_retry_is_told_what_is_known(
     """The log no longer has the entry, but its request id is remembered."""
 
     async def answered(_epoch: int, _writes: object) -> AnswerWrites:
-        return AnswerWrites(1, (Committed(7, 0, b""),), ("n1",), {})
+        return AnswerWrites(1, (Committed(7, 0, b"", "u", again=True),), ("n1",), {})
 
     monkeypatch.setattr(one.driver, "write", answered)
     _, (line,) = await post(client, one, WRITES, encoded(A))
@@ -193,6 +217,8 @@ async def test_a_late_retry_is_told_what_is_known(
         "index": 7,
         "epoch": None,
         "digest": None,
+        "done": "u",
+        "again": True,
         "acks": ["n1"],
         "timing": {},
     }

@@ -12,13 +12,13 @@ import pytest
 
 from replicad.core.messages import Point
 from replicad.errors import RecordsDamagedError
-from replicad.node import http_reads as module
+from replicad.node import http_export as module
 from tests.support.entries import write_of
 from tests.support.node_http import GETS, RECORDS, REQUESTS, Client, epoch_of, post
 from tests.support.nodes import Driven, Nodes
 
 A, B = write_of("a", b'{"id":"a"}'), write_of("b", b'{"id":"b"}')
-GET_A = b'{"collection":"forms","keys":["a"]}'
+GET_A = b'{"keys":[["forms","a"]]}'
 READS = [
     ("POST", GETS, GET_A),
     ("GET", RECORDS, b""),
@@ -31,16 +31,38 @@ def at_least(index: int) -> dict[str, str]:
     return {"X-Replicad-Min-Index": str(index)}
 
 
+async def gets(client: Client, one: Driven, body: bytes) -> tuple[int, list[bytes]]:
+    """The status and the lines of the answer."""
+    async with client.post(GETS, data=body, headers=epoch_of(one)) as response:
+        return response.status, (await response.read()).splitlines()
+
+
 async def test_gets_answer_in_the_order_asked(client: Client, one: Driven) -> None:
-    await one.store_all(A, B)
-    wanted = json.dumps({"collection": "forms", "keys": ["b", "none", "a"]}).encode()
-    status, lines = await post(client, one, GETS, wanted)
-    assert (status, lines) == (200, [{"id": "b"}, None, {"id": "a"}])
+    value = b'{"n":1.0,"x":"\\u00e1"}'
+    await one.store_all(A, B, write_of("a", value, collection="other"))
+    names = [["forms", "b"], ["forms", "none"], ["other", "a"], ["forms", "a"], ["none", "a"]]
+    wanted = json.dumps({"keys": names}).encode()
+    lines = [b'3 {"id":"b"}', b"0", b"4 " + value, b'2 {"id":"a"}', b"0"]
+    assert await gets(client, one, wanted) == (200, lines)
+    assert await gets(client, one, b'{"keys":[]}') == (200, [])
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"collection":"forms","keys":7}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"keys":7}',
+        b'{"keys":["forms"]}',
+        b'{"keys":[["forms"]]}',
+        b'{"keys":[["forms",7]]}',
+        b'{"keys":[["forms","a","b"]]}',
+    ],
+)
 async def test_a_malformed_look_up_is_refused(client: Client, one: Driven, body: bytes) -> None:
-    status, _ = await post(client, one, GETS, body)
+    status, _ = await gets(client, one, body)
     assert status == 400
 
 
@@ -49,8 +71,7 @@ async def test_gets_from_a_damaged_record_store_are_answered_from_a_new_one(
 ) -> None:
     await one.store_all(A)
     fail_once(one, "get", monkeypatch)
-    wanted = json.dumps({"collection": "forms", "keys": ["a"]}).encode()
-    assert await post(client, one, GETS, wanted) == (200, [{"id": "a"}])
+    assert await gets(client, one, GET_A) == (200, [b'2 {"id":"a"}'])
 
 
 def fail_once(one: Driven, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +181,7 @@ async def test_a_replica_that_has_applied_enough_answers(client: Client, one: Dr
     (stored,) = await one.store_all(A)
     for index in (0, stored.index):
         async with client.post(GETS, data=GET_A, headers=at_least(index)) as response:
-            assert (response.status, await response.read()) == (200, A.value + b"\n")
+            assert (response.status, await response.read()) == (200, b'2 {"id":"a"}\n')
             assert response.headers["X-Replicad-Index"] == str(stored.index)
 
 
@@ -174,7 +195,7 @@ async def test_followers_answer_what_they_have_applied(tmp_path: Path) -> None:
         for name in nodes.names:
             url = f"{nodes.url(name)}{GETS}"
             async with session.post(url, data=GET_A, headers=at_least(index)) as response:
-                assert (response.status, await response.read()) == (200, A.value + b"\n")
+                assert (response.status, await response.read()) == (200, b'2 {"id":"a"}\n')
                 assert response.headers["X-Replicad-Replica"] == name
                 assert int(response.headers["X-Replicad-Staleness-Ms"]) >= 0
             async with session.post(url, data=GET_A, headers=at_least(index + 1)) as response:
@@ -267,7 +288,8 @@ async def test_a_request_that_was_committed(client: Client, one: Driven) -> None
             "epoch": stored.epoch,
             "digest": stored.digest.hex(),
             "collection": A.collection,
-            "key": A.key,
+            "key": "a",
+            "done": "i",
         },
     )
 
@@ -285,8 +307,9 @@ async def test_a_request_whose_entry_the_log_has_no_longer(
         "epoch": None,
         "digest": None,
         "collection": A.collection,
-        "key": A.key,
-        "time": None,
+        "key": "a",
+        "done": "i",
+        "time": one.store.records.time,
     }
 
 

@@ -37,10 +37,12 @@ async def damaged(tmp_path: Path) -> AsyncIterator[Nodes]:
     """n1, the only replica in sync, holds a, b and c, and b is damaged; n2 runs, with a alone."""
     async with Nodes.open(tmp_path, "n1", "n2") as nodes:
         await nodes.start_cluster(min_in_sync=1)
-        await nodes.write(write_of("a"))
+        await nodes.write(write_of("a", collection="formularios"))
         await nodes.level()
         await nodes.stop("n2")
-        await nodes.write(write_of("b"), write_of("c"))
+        await nodes.write(
+            write_of("b", collection="formularios"), write_of("c", collection="formularios")
+        )
         await nodes.stop("n1")
         coordinated = nodes.coordinated
         assert coordinated.config is not None
@@ -174,7 +176,7 @@ async def test_a_recovered_cluster_goes_on(damaged: Nodes, lead: str) -> None:
     if lead == "n2":
         await damaged.start("n1")
     assert (await damaged.leader()).status().leader == lead
-    await damaged.write(write_of("d"))
+    await damaged.write(write_of("d", collection="formularios"))
     await damaged.level()
     for name in ("n1", "n2"):
         assert inserted_keys(damaged.data_dir(name)) == ["a", "d"]

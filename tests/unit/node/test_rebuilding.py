@@ -38,7 +38,7 @@ async def test_no_read_is_served_from_a_half_made_record_store(
             raise RecordsDamagedError("database disk image is malformed")
 
         headers = {"X-Replicad-Epoch": str(each.driver.epoch)}
-        body = {"collection": "forms", "keys": KEYS}
+        body = {"keys": [["forms", key] for key in KEYS]}
         with monkeypatch.context() as damaged:
             damaged.setattr(each.store.records, "get", get)
             async with client.post("/internal/gets", json=body, headers=headers) as response:
@@ -55,8 +55,8 @@ async def test_what_is_read_for_it_is_verified(tmp_path: Path) -> None:
         flip_in_a_value(tmp_path)
         with pytest.raises(CorruptLogError):
             each.driver.rebuild_records()
-        stored = each.store.records.get("forms", KEYS)
-        assert {value for value in stored if value is not None} <= {b'{"x":"aaaaaaaa"}'}
+        found = each.store.records.get([("forms", key) for key in KEYS])
+        assert {stored.value for stored in found if stored is not None} <= {b'{"x":"aaaaaaaa"}'}
 
 
 async def test_without_its_snapshot_it_ends_this_run(tmp_path: Path) -> None:

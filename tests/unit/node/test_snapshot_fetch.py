@@ -18,7 +18,7 @@ from replicad.errors import DiskFullError, SnapshotUnavailableError
 from replicad.node import snapshot_fetch as module
 from replicad.node import snapshot_jobs
 from replicad.node.snapshot_fetch import Fetched, SnapshotFetch
-from replicad.storage.snapshot import check_snapshot, read_manifest
+from replicad.storage.snapshot import Header, check_snapshot, read_manifest
 from replicad.storage.snapshot_files import SnapshotFiles
 from tests.support.crashes import Crash, crash_before
 from tests.support.snapshot_peers import Fault, Peer, serving
@@ -51,8 +51,8 @@ def two(there: Segments) -> tuple[Peer, Peer]:
 async def fetch(
     here: SnapshotFiles, peers: Sequence[str], local: Sequence[bytes] = (), *, at_least: int = 1
 ) -> Fetched:
-    def lines(index: int) -> Iterator[bytes]:
-        assert index >= at_least
+    def lines(header: Header) -> Iterator[bytes]:
+        assert header.index >= at_least
         return iter(local)
 
     return await SnapshotFetch(here, CLUSTER, peers, lines, at_least).run()
@@ -221,7 +221,7 @@ async def test_peers_without_a_snapshot_that_helps(
         with pytest.raises(SnapshotUnavailableError, match="ends with entry 650"):
             await fetch(here, urls, at_least=651)
         with pytest.raises(SnapshotUnavailableError, match="belongs to cluster test"):
-            await SnapshotFetch(here, "other", urls, lambda _index: iter(()), 1).run()
+            await SnapshotFetch(here, "other", urls, lambda _header: iter(()), 1).run()
         with pytest.raises(SnapshotUnavailableError, match="no such snapshot"):
             await fetch(here, urls[:1])
     with pytest.raises(SnapshotUnavailableError, match="none asked"):

@@ -13,6 +13,7 @@ from replicad.core.messages import Point
 from replicad.errors import CorruptLogError, RecordsDamagedError
 from replicad.node.store import Store
 from replicad.storage.datadir import DataDirectory
+from replicad.storage.places import index_of
 from replicad.storage.sealed import seal
 from tests.support.entries import LogBuilder, opening_of, write_of
 from tests.support.logs import log_bytes
@@ -53,7 +54,9 @@ def append(store: Store, builder: LogBuilder, lines: bytes) -> None:
 
 
 def keys(store: Store) -> list[int]:
-    return [index for index, _ in store.records.scan("forms", after=0, upto=2**62, limit=100)]
+    """The entries that wrote the records."""
+    upto = store.records.applied.index
+    return [index_of(at) for at, _ in store.records.scan("forms", after=0, upto=upto, limit=100)]
 
 
 def open_files() -> list[str]:
@@ -101,7 +104,7 @@ def test_damaged_records_are_made_anew_from_the_log(
         path.write_bytes(damage)
     again = open_store()
     assert keys(again) == [2, 3]
-    assert again.records.get("forms", ["2"]) != [None]
+    assert again.records.get([("forms", "2")]) != [None]
     again.abandon()
 
 

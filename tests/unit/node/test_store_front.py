@@ -14,6 +14,7 @@ from replicad.node.store import Store
 from replicad.storage import snapshot_worker
 from replicad.storage.datadir import DataDirectory
 from replicad.storage.logbase import Base
+from replicad.storage.places import index_of
 from replicad.storage.snapshot_build import build_snapshot, plan_build
 from replicad.storage.snapshot_files import SnapshotFiles
 from tests.support.entries import LogBuilder
@@ -53,7 +54,9 @@ def append(store: Store, builder: LogBuilder, lines: bytes) -> None:
 
 
 def keys(store: Store) -> list[int]:
-    return [index for index, _ in store.records.scan("forms", after=0, upto=2**62, limit=100)]
+    """The entries that wrote the records, whose keys they are."""
+    upto = store.records.applied.index
+    return [index_of(at) for at, _ in store.records.scan("forms", after=0, upto=upto, limit=100)]
 
 
 def take_snapshot(store: Store, path: Path, committed: int = COUNT) -> Point:

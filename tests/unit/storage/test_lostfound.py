@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from replicad.core.write import DEFINITIONS, Operation
 from replicad.errors import ConfigurationError
 from replicad.storage.lostfound import (
     LOST_AND_FOUND,
@@ -12,7 +13,7 @@ from replicad.storage.lostfound import (
     kept_name,
     list_kept,
 )
-from tests.support.entries import LogBuilder, write_of
+from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write_of
 
 
 @pytest.fixture
@@ -46,6 +47,20 @@ def test_what_was_cut_is_described(folder: Path, log: LogBuilder) -> None:
     (kept,) = list_kept(folder.parent)
     assert (kept.path, kept.first, kept.epoch, kept.entries) == (path, 1, 2, 3)
     assert kept.requests == ("r-forms-a", "r-forms-b")
+
+
+def test_what_is_no_insert_is_counted_apart(folder: Path, log: LogBuilder) -> None:
+    path = kept_name(folder, 1, 2)
+    writes = [
+        write_of("a"),
+        put_of("a", request="update"),
+        delete_of("a", request="delete"),
+        batch_of(Operation("b", b"{}"), Operation("c", b"{}"), request="batch"),
+        write_of("forms", collection=DEFINITIONS),
+    ]
+    path.write_bytes(log.open_epoch(1) + b"".join(map(log.write, writes)))
+    (kept,) = list_kept(folder.parent)
+    assert (kept.entries, kept.requests, kept.others) == (6, ("r-forms-a",), 4)
 
 
 def test_files_of_an_earlier_version_have_no_epoch(folder: Path, log: LogBuilder) -> None:

@@ -4,27 +4,29 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from replicad.core.entry import WriteRequest, split_lines
-from replicad.core.events import Found
+from replicad.core.entry import split_lines
+from replicad.core.events import Earlier, Found
 from replicad.core.messages import Point
+from replicad.core.write import DEFINITIONS, Operation, WriteRequest
 from replicad.errors import (
     DiskFullError,
     MalformedEntryError,
     ProtocolViolationError,
     RecordsDamagedError,
 )
-from replicad.storage import records as module
-from replicad.storage.records import NOTHING_APPLIED, PAGE_BYTES, Records, Written, load_records
-from replicad.storage.snapshot import Record, decode_record, parse_line
+from replicad.storage.records import NOTHING_APPLIED, Records, Stored, Version, Written
+from replicad.storage.records_load import load_records
+from replicad.storage.snapshot import decode_line
 from tests.support.crashes import crashes
-from tests.support.entries import LogBuilder, write_of
-from tests.support.snapshots import Segments
+from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write_of
+from tests.support.random_logs import Step, lines_of, steps
+from tests.support.record_model import Model, apply, values
 
 
 @pytest.fixture
@@ -39,19 +41,12 @@ def records(path: Path) -> Iterator[Records]:
     opened.close()
 
 
-def apply(records: Records, log: LogBuilder, lines: bytes) -> None:
-    records.apply(split_lines(lines), log.index.last_point.digest)
-
-
 def count(records: Records) -> int:
     found, after = 0, 0
     while page := records.scan("forms", after=after, upto=2**62, limit=1000):
         found, after = found + len(page), page[-1][0]
+    assert records.count("forms") == found
     return found
-
-
-def form(genero: object) -> bytes:
-    return orjson.dumps({"genero": genero})
 
 
 def test_a_new_file_is_private_and_empty(path: Path, records: Records) -> None:
@@ -63,9 +58,9 @@ def test_a_new_file_is_private_and_empty(path: Path, records: Records) -> None:
 def test_values_are_given_back_byte_for_byte(records: Records, log: LogBuilder) -> None:
     value = '{"id":"a","n":1.0,"b":[1e5,"\\u00e1 é"],"value":{"value":1}}'.encode()
     apply(records, log, log.insert(write_of("a", value)))
-    assert records.get("forms", ["b", "a", "a"]) == [None, value, value]
-    assert records.get("other", ["a"]) == [None]
-    assert records.get("forms", []) == []
+    names = [("forms", "b"), ("forms", "a"), ("other", "a"), ("forms", "a")]
+    assert records.get(names) == [None, Stored(1, value), None, Stored(1, value)]
+    assert records.get([]) == []
 
 
 def test_what_is_applied_is_found_again(path: Path, log: LogBuilder) -> None:
@@ -104,7 +99,7 @@ def test_an_entry_without_a_member_is_malformed(records: Records, log: LogBuilde
 
 def test_an_unknown_operation_is_not_passed_over(records: Records, log: LogBuilder) -> None:
     line = log.insert(write_of("a")).replace(b'"operation":"insert"', b'"operation":"purge"')
-    with pytest.raises(ProtocolViolationError, match="purge"):
+    with pytest.raises(MalformedEntryError, match="purge"):
         apply(records, log, line)
 
 
@@ -114,167 +109,38 @@ def test_a_batch_is_applied_whole_or_not_at_all(path: Path, log: LogBuilder) -> 
     with pytest.raises(ProtocolViolationError, match="repeats"):
         apply(records, log, log.insert(write_of("new")) + log.insert(write_of("1")))
     assert records.applied == log.index.point(1)
-    assert records.get("forms", ["new"]) == [None]
+    assert values(records, "forms", "new") == [None]
     records.close()
     again = Records.open(path)
     assert (again.applied, count(again)) == (log.index.point(1), 1)
     again.close()
 
 
-def test_lookup_tells_keys_and_requests_apart(records: Records, log: LogBuilder) -> None:
-    stored = write_of("a")
-    elsewhere = write_of("b", collection="other")
-    apply(records, log, log.open_epoch(1) + log.insert(stored) + log.insert(elsewhere))
-    same_key = WriteRequest("another", "f", "forms", "a", b"{}")
-    same_request = WriteRequest(stored.request, "f", "forms", "c", b"{}")
-    other_collection = WriteRequest("third", "f", "forms", "b", b"{}")
-    assert records.lookup(
-        [stored, same_key, same_request, other_collection, elsewhere, stored]
-    ) == [
-        Found(True, (2, stored.fingerprint)),
-        Found(True, None),
-        Found(False, (2, stored.fingerprint)),
-        Found(False, None),
-        Found(True, (3, elsewhere.fingerprint)),
-        Found(True, (2, stored.fingerprint)),
-    ]
-    assert records.lookup([]) == []
-
-
-def test_lookup_takes_more_writes_than_a_statement_takes_parameters(
-    records: Records, log: LogBuilder
+@pytest.mark.parametrize("member", [b"key", b"time", b"request", b"fingerprint", b"collection"])
+def test_a_deletion_without_a_member_is_malformed(
+    records: Records, log: LogBuilder, member: bytes
 ) -> None:
-    apply(records, log, log.inserts(3))
-    found = records.lookup([write_of(str(key)) for key in range(40_000)])
-    assert [key for key, one in enumerate(found) if one.exists] == [1, 2, 3]
-    assert [key for key, one in enumerate(found) if one.request] == [1, 2, 3]
+    apply(records, log, log.inserts(1))
+    line = log.write(delete_of("1", request="r")).replace(b'"%b":' % member, b'"x":')
+    with pytest.raises(MalformedEntryError, match=f"'{member.decode()}'"):
+        apply(records, log, line)
 
 
-def test_a_batch_of_lookups_is_two_statements(records: Records, log: LogBuilder) -> None:
-    apply(records, log, log.inserts(3))
-    statements: list[str] = []
-    records._connection.set_trace_callback(statements.append)
-    records.lookup([write_of(str(key)) for key in range(1000)])
-    assert len(statements) == 2
-
-
-def test_a_request_leads_to_what_it_has_stored(records: Records, log: LogBuilder) -> None:
-    apply(records, log, log.open_epoch(1) + log.insert(write_of("a")) + log.insert(write_of("b")))
-    assert records.written_by("r-forms-b") == Written(3, "forms", "b")
-    assert records.written_by("b") is None
-
-
-def test_scan_goes_in_entry_order_page_by_page(records: Records, log: LogBuilder) -> None:
-    keys = ["c", "a", "d", "b"]
-    lines = log.open_epoch(1)
-    for key in keys:
-        lines += log.insert(write_of(key, orjson.dumps({"id": key})))
-        lines += log.insert(write_of(key, b'{"id":"no"}', collection="other"))
-    apply(records, log, lines)
-    everything = [(2 + 2 * at, orjson.dumps({"id": key})) for at, key in enumerate(keys)]
-    assert records.scan("forms", after=0, upto=99, limit=99) == everything
-    assert records.scan("forms", after=0, upto=99, limit=3) == everything[:3]
-    assert records.scan("forms", after=6, upto=99, limit=3) == everything[3:]
-    assert records.scan("forms", after=2, upto=6, limit=99) == everything[1:3]
-    assert records.scan("forms", after=9, upto=99, limit=99) == []
-    assert count(records) == 4
-
-
-def test_genero_is_matched_ignoring_case(records: Records, log: LogBuilder) -> None:
-    generos = ["Femenino", "FEMENINO", "Masculino", "Straße", "", None, 7, ["Femenino"], "ÑANDÚ"]
-    lines = b"".join(log.insert(write_of(str(n), form(g))) for n, g in enumerate(generos))
-    apply(records, log, lines + log.insert(write_of("none", b"{}")))
-
-    def matching(genero: str) -> list[int]:
-        return [at for at, _ in records.scan("forms", after=0, upto=99, limit=99, genero=genero)]
-
-    assert matching("femenino") == [1, 2]
-    assert matching("STRASSE") == matching("straße") == [4]
-    assert matching("ñandú") == [9]
-    assert matching("") == [5]
-    assert matching("7") == []
-    assert records.scan("forms", after=1, upto=2, limit=1, genero="femenino")[0][0] == 2
-
-
-@pytest.mark.parametrize(
-    ("query", "parameters", "plan"),
-    [
-        (module._SCAN, ("forms", 0, 9, 9), "USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
-        (
-            module._SCAN_GENERO,
-            ("forms", "m", 0, 9, 9),
-            "USING INDEX records_by_genero "
-            "(collection=? AND genero=? AND entry_index>? AND entry_index<?)",
-        ),
-    ],
-)
-def test_scans_neither_sort_nor_walk_everything(
-    records: Records, query: str, parameters: tuple[object, ...], plan: str
-) -> None:
-    rows = records._connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
-    assert [row[3] for row in rows] == [f"SEARCH records {plan}"]
+def test_what_is_not_utf_8_is_malformed(records: Records, log: LogBuilder) -> None:
+    with pytest.raises(MalformedEntryError, match="not UTF-8"):
+        apply(records, log, log.insert(write_of("a", b'{"x":"\xff"}')))
 
 
 def test_reset_begins_anew(records: Records, log: LogBuilder) -> None:
+    generation = records.generation
     lines = log.inserts(3)
     apply(records, log, lines)
     records.reset()
-    assert records.applied == NOTHING_APPLIED
-    assert records.get("forms", ["1"]) == [None]
+    assert records.generation > generation
+    assert (records.applied, records.since) == (NOTHING_APPLIED, 0)
+    assert values(records, "forms", "1") == [None]
     apply(records, log, lines)
     assert count(records) == 3
-
-
-@pytest.mark.parametrize(
-    "content", [b"not a database, and long enough to be one" * 100, b"x", b"\0" * 8192]
-)
-def test_a_file_that_is_no_database_is_replaced(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    records = Records.open(path)
-    assert records.applied == NOTHING_APPLIED
-    records.close()
-
-
-def test_a_file_of_another_schema_is_replaced(path: Path, log: LogBuilder) -> None:
-    records = Records.open(path)
-    apply(records, log, log.inserts(1))
-    records.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    again = Records.open(path)
-    assert (again.applied, count(again)) == (NOTHING_APPLIED, 0)
-    again.close()
-
-
-def test_rows_beyond_what_is_applied_are_damage(path: Path, log: LogBuilder) -> None:
-    records = Records.open(path)
-    apply(records, log, log.inserts(3))
-    records.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE applied SET entry_index = 2")
-    connection.close()
-    again = Records.open(path)
-    assert again.applied == NOTHING_APPLIED
-    again.close()
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_file_cut_short_is_noticed_at_the_latest_when_read(
-    path: Path, log: LogBuilder, share: float
-) -> None:
-    records = Records.open(path)
-    apply(records, log, log.inserts(2000, padding=100))
-    records.close()
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * share)])
-    again = Records.open(path)
-    if again.applied != NOTHING_APPLIED:
-        with pytest.raises(RecordsDamagedError):
-            again.scan("forms", after=0, upto=2000, limit=2000)
-        again.reset()
-    assert again.applied == NOTHING_APPLIED
-    again.close()
 
 
 def test_damage_found_at_runtime_is_typed_and_reset_repairs_it(path: Path, log: LogBuilder) -> None:
@@ -288,7 +154,7 @@ def test_damage_found_at_runtime_is_typed_and_reset_repairs_it(path: Path, log: 
     again = Records.open(path)
     assert again.applied == log.index.last_point
     with pytest.raises(RecordsDamagedError):
-        again.get("forms", [str(key) for key in range(2000)])
+        values(again, "forms", *map(str, range(2000)))
     again.reset()
     apply(again, log, lines)
     assert count(again) == 2000
@@ -321,97 +187,11 @@ def test_no_room_is_typed_and_what_was_applied_stays(tiny_disk: Path) -> None:
         apply(records, log, lines)
     assert records.applied == log.index.point(1)
     assert count(records) == 1
-    log.index.truncate(2)
-    apply(records, log, log.inserts(10))
+    small = LogBuilder()
+    small.inserts(1)
+    apply(records, small, small.inserts(10))
     assert count(records) == 11
     records.close()
-
-
-def test_a_page_of_large_records_is_bounded_by_bytes(records: Records, log: LogBuilder) -> None:
-    """Else every reader of a listing would hold hundreds of records of up to 1 MiB in memory."""
-    value = b'{"x":"%b"}' % (b"x" * (PAGE_BYTES // 2))
-    for key in "abcde":
-        apply(records, log, log.insert(write_of(key, value)))
-    page = records.scan("forms", after=0, upto=5, limit=500)
-    assert [index for index, _ in page] == [1, 2]
-    assert [i for i, _ in records.scan("forms", after=2, upto=5, limit=500)] == [3, 4]
-
-
-def snapshot_of(records: Records, upto: int = 2**62) -> list[bytes]:
-    return list(records.snapshot_lines(upto))
-
-
-def test_records_are_given_as_the_lines_of_a_snapshot(tmp_path: Path) -> None:
-    segments = Segments(tmp_path)
-    records = Records.open(tmp_path / "records.sqlite")
-    segments.add_records(["b", "a", "Z", "9.-", "0"])
-    segments.add(segments.log.insert(write_of("a", b'{"n":1.0}', collection="others")))
-    apply(records, segments.log, b"".join(segments.lines))
-    for index in (5, 6):
-        assert snapshot_of(records, index) == segments.expected(index).splitlines(keepends=True)[1:]
-    assert snapshot_of(records, 0) == []
-    records.close()
-
-
-def test_the_lines_of_a_snapshot_come_page_by_page(records: Records, log: LogBuilder) -> None:
-    apply(records, log, log.inserts(9, padding=PAGE_BYTES // 2))
-    lines = records.snapshot_lines(9)
-    assert parse_line(next(lines))[0] == 1
-    apply(records, log, log.insert(write_of("0")) + log.insert(write_of("99")))
-    assert [parse_line(line)[0] for line in lines] == list(range(2, 10))
-    assert len(snapshot_of(records)) == 11
-
-
-def test_the_lines_of_a_snapshot_are_not_sorted_by_sqlite(records: Records) -> None:
-    statements: list[str] = []
-    records._connection.set_trace_callback(statements.append)
-    snapshot_of(records)
-    plan = records._connection.execute("EXPLAIN QUERY PLAN " + statements[0]).fetchall()
-    assert [row[3].split("(")[0] for row in plan] == ["SEARCH records USING INDEX records_by_key "]
-
-
-def test_loading_a_snapshot_is_as_good_as_applying(tmp_path: Path, log: LogBuilder) -> None:
-    lines = log.open_epoch(1) + log.inserts(20)
-    lines += log.insert(write_of("x", form("ÁRBOL"))) + log.insert(write_of("y", form(1)))
-    applied = Records.open(tmp_path / "applied")
-    apply(applied, log, lines)
-    snapshot = snapshot_of(applied)
-    load_records(tmp_path / "loaded", map(decode_record, snapshot), log.index.last_point)
-
-    records = Records.open(tmp_path / "replaced")
-    apply(records, LogBuilder("other"), LogBuilder("other").inserts(3))
-    records.replace_with(tmp_path / "loaded")
-    assert not (tmp_path / "loaded").exists()
-    assert records.applied == log.index.last_point
-    tables = ("records", "requests", "applied")
-    for table in tables:
-        wanted = applied._connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
-        found = records._connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
-        assert found == wanted
-    apply(records, log, log.inserts(1))
-    records.close()
-    again = Records.open(tmp_path / "replaced")
-    assert again.applied == log.index.last_point
-    assert stat.S_IMODE((tmp_path / "replaced").stat().st_mode) == 0o600
-    again.close()
-    applied.close()
-
-
-def test_a_snapshot_that_repeats_itself_is_not_loaded(tmp_path: Path, log: LogBuilder) -> None:
-    one = Record(1, "forms", "a", "r1", "f", b"{}")
-    for other in (replace(one, index=2, key="b"), replace(one, index=2, request="r2")):
-        path = tmp_path / other.key
-        with pytest.raises(ProtocolViolationError):
-            load_records(path, iter((one, other)), log.index.last_point)
-
-
-def test_no_room_to_load(tiny_disk: Path, log: LogBuilder) -> None:
-    big = (
-        Record(index, "forms", f"{index}", f"r{index}", "f", b'{"x":"%b"}' % (b"x" * 9999))
-        for index in range(1, 100)
-    )
-    with pytest.raises(DiskFullError):
-        load_records(tiny_disk / "loaded", big, log.index.last_point)
 
 
 def test_a_crash_while_the_file_is_replaced(
@@ -423,7 +203,8 @@ def test_a_crash_while_the_file_is_replaced(
     middle = log.index.point(3)
     everything = Records.open(tmp_path / "everything")
     apply(everything, log, old + new)
-    load_records(kept, map(decode_record, snapshot_of(everything)), log.index.last_point)
+    lines = map(decode_line, everything.snapshot_lines(7, ""))
+    load_records(kept, lines, log.index.last_point, everything.time)
     everything.close()
     seen: set[int] = set()
     records = Records.open(path)
@@ -446,22 +227,215 @@ def test_a_crash_while_the_file_is_replaced(
     records.close()
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE applied SET entry_index = CAST(entry_index AS BLOB)",
-        "DELETE FROM applied",
-        "DROP TABLE applied",
-        "DROP TABLE records",
-    ],
-)
-def test_what_cannot_be_read_as_a_record_store_is_made_anew(tmp_path: Path, statement: str) -> None:
-    path = tmp_path / "records.sqlite"
-    Records.open(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute(statement)
-    connection.commit()
-    connection.close()
-    records = Records.open(path)
-    assert records.applied.index == 0
+# -- what entries do ----------------------------------------------------------------------------
+
+
+def test_records_are_changed_and_deleted_and_come_back(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.insert(write_of("a", b'{"n":1}')) + log.insert(write_of("b")))
+    apply(records, log, log.write(put_of("a", b'{"n":2}', request="put")))
+    assert records.get([("forms", "a")]) == [Stored(3, b'{"n":2}')]
+    apply(records, log, log.write(delete_of("a", request="delete")))
+    assert (values(records, "forms", "a"), records.count("forms")) == ([None], 1)
+    apply(records, log, log.write(put_of("a", b'{"n":5}', request="again")))
+    assert records.get([("forms", "a")]) == [Stored(5, b'{"n":5}')]
+    assert records.versions_of("forms", "a", limit=9) == [
+        Version(1, 0, 3, b'{"n":1}'),
+        Version(3, 0, 4, b'{"n":2}'),
+        Version(5, 0, None, b'{"n":5}'),
+    ]
+    assert records.versions_of("forms", "a", after=1, limit=1) == [Version(3, 0, 4, b'{"n":2}')]
+    assert records.versions_of("unknown", "a", limit=9) == []
+
+
+def test_a_batch_is_one_entry(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.insert(write_of("old")) + log.insert(write_of("gone")))
+    operations = Operation("new", b'{"n":1}'), Operation("gone", None), Operation("old", b'{"n":3}')
+    apply(records, log, log.write(batch_of(*operations, request="batch")))
+    names = [("forms", key) for key in ("new", "gone", "old")]
+    assert records.get(names) == [Stored(3, b'{"n":1}'), None, Stored(3, b'{"n":3}')]
+    assert records.written_by("batch") == Written(
+        3, "forms", None, "idu", "1970-01-01T00:00:02.000Z"
+    )
+    assert records.versions_of("forms", "old", limit=9)[-1].position == 2
+
+
+@pytest.mark.parametrize("write", [put_of("b", request="w"), delete_of("b", request="w")])
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_not_there_cannot_be_changed(
+    records: Records, log: LogBuilder, write: WriteRequest, together: bool
+) -> None:
+    """Whether that follows from the entries applied together or from those before."""
+    lines = log.insert(write_of("b")) + log.write(delete_of("b", request="d"))
+    log.insert(write_of("b", request="back"))
+    there = log.write(write)  # Without the entry before it, it is not.
+    impossible = there.replace(b'"index":4', b'"index":3')
+    if not together:
+        records.apply(split_lines(lines), log.index.digest_at(2))
+        lines = b""
+    with pytest.raises(ProtocolViolationError):
+        apply(records, log, lines + impossible)
+    assert records.applied.index == (0 if together else 2)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_is_there_cannot_be_inserted(
+    records: Records, log: LogBuilder, together: bool
+) -> None:
+    lines = log.insert(write_of("a")) + log.write(put_of("a", request="put"))
+    again = LogBuilder()
+    again.inserts(2)
+    impossible = again.insert(write_of("a", request="again"))
+    if not together:
+        records.apply(split_lines(lines), log.index.digest_at(2))
+        lines = b""
+    with pytest.raises(ProtocolViolationError):
+        apply(records, log, lines + impossible)
+
+
+@settings(max_examples=40, deadline=None)
+@given(entries=steps(), cuts=st.sets(st.integers(0, 45)))
+def test_entries_applied_in_any_pieces_give_what_they_say(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[Step], cuts: set[int]
+) -> None:
+    log = LogBuilder()
+    lines = lines_of(log, entries)
+    model = Model(lines)
+    records = Records.open(tmp_path_factory.mktemp("records") / "records.sqlite")
+    ends = sorted({cut for cut in cuts if 0 < cut < len(lines)} | {len(lines)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        pieces = split_lines(b"".join(lines[start:end]))
+        records.apply(pieces, log.index.digest_at(end))
+        state = model.states[end]
+        names = [*model.states[-1], ("forms", "never"), *state]
+        wanted = [kept and Stored(kept.entry, kept.value) for kept in map(state.get, names)]
+        assert records.get(names) == wanted
+    for name in {(c, key) for c in ("forms", "Zones") for key in ("a", "a.b", "b")}:
+        assert records.versions_of(*name, limit=99) == model.versions(name)
+        assert records.count(name[0]) == sum(each == name[0] for each, _ in model.states[-1])
     records.close()
+
+
+# -- what is known about a write ----------------------------------------------------------------
+
+
+def test_lookup_tells_keys_and_requests_apart(records: Records, log: LogBuilder) -> None:
+    stored = write_of("a")
+    elsewhere = write_of("b", collection="other")
+    apply(records, log, log.open_epoch(1) + log.insert(stored) + log.insert(elsewhere))
+    writes = [
+        stored,
+        write_of("a", request="another"),
+        write_of("c", request=stored.request),
+        write_of("b", request="third"),
+        elsewhere,
+        batch_of(*(Operation(key, b"{}") for key in "cab"), request="batch"),
+        stored,
+    ]
+    earlier = Earlier(2, stored.fingerprint, "i")
+    assert records.lookup(writes) == [
+        Found((2,), earlier),
+        Found((2,), None),
+        Found((0,), earlier),
+        Found((0,), None),
+        Found((3,), Earlier(3, elsewhere.fingerprint, "i")),
+        Found((0, 2, 0), None),
+        Found((2,), earlier),
+    ]
+    assert records.lookup([]) == []
+
+
+def test_lookup_tells_the_version_of_the_definition(records: Records, log: LogBuilder) -> None:
+    definition = write_of("forms", b'{"key":"id"}', collection=DEFINITIONS)
+    apply(records, log, log.open_epoch(1) + log.insert(definition) + log.insert(write_of("a")))
+    found = records.lookup([write_of("b"), write_of("b", collection="other")])
+    assert [each.definition for each in found] == [2, 0]
+    apply(records, log, log.write(put_of("forms", request="put", collection=DEFINITIONS)))
+    assert records.lookup([write_of("b")])[0].definition == 4
+
+
+def test_lookup_tells_how_many_records_would_lose_their_definition(
+    records: Records, log: LogBuilder
+) -> None:
+    apply(records, log, log.inserts(3) + log.insert(write_of("a", collection="other")))
+    define = put_of("forms", request="put", collection=DEFINITIONS)
+    forget = delete_of("forms", request="delete", collection=DEFINITIONS)
+    both = batch_of(
+        *(Operation(key, None) for key in ("forms", "other", "unknown")),
+        collection=DEFINITIONS,
+        request="batch",
+    )
+    found = records.lookup([define, forget, both, delete_of("forms", request="elsewhere")])
+    assert [each.records for each in found] == [0, 3, 4, 0]
+
+
+def test_lookup_takes_more_writes_than_a_statement_takes_parameters(
+    records: Records, log: LogBuilder
+) -> None:
+    apply(records, log, log.inserts(3))
+    found = records.lookup([write_of(str(key)) for key in range(40_000)])
+    assert [key for key, one in enumerate(found) if one.versions != (0,)] == [1, 2, 3]
+    assert [key for key, one in enumerate(found) if one.earlier] == [1, 2, 3]
+
+
+def test_a_batch_of_lookups_is_two_statements(records: Records, log: LogBuilder) -> None:
+    definition = write_of("forms", collection=DEFINITIONS)
+    apply(records, log, log.inserts(3) + log.insert(definition))
+    statements: list[str] = []
+    records._connection.set_trace_callback(statements.append)
+    records.lookup([write_of(str(key)) for key in range(1000)])
+    assert len(statements) == 2
+
+
+def test_a_lookup_reads_no_values(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.inserts(3))
+    statements: list[str] = []
+    records._connection.set_trace_callback(statements.append)
+    records.lookup([write_of("2")])
+    plan = records._connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
+    read = "SEARCH records USING COVERING INDEX records_by_key (number=? AND key=?)"
+    assert [row[3] for row in plan] == [read]
+
+
+def test_a_request_leads_to_what_it_has_stored(records: Records, log: LogBuilder) -> None:
+    apply(records, log, log.open_epoch(1) + log.insert(write_of("a")) + log.insert(write_of("b")))
+    time = "1970-01-01T00:00:02.000Z"
+    assert records.written_by("r-forms-b") == Written(3, "forms", "b", "i", time)
+    assert records.written_by("b") is None
+
+
+# -- other connections --------------------------------------------------------------------------
+
+
+def test_a_reader_sees_whole_transactions_and_changes_nothing(
+    records: Records, log: LogBuilder
+) -> None:
+    apply(records, log, log.inserts(2))
+    reader = records.open_reader()
+    reader.execute("BEGIN")
+    query = "SELECT count(*) FROM records"
+    assert reader.execute(query).fetchone() == (2,)
+    apply(records, log, log.inserts(1))
+    assert reader.execute(query).fetchone() == (2,)
+    reader.execute("COMMIT")
+    assert reader.execute(query).fetchone() == (3,)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.execute("DELETE FROM records")
+    reader.close()
+
+
+def test_a_reader_from_before_a_reset_harms_nothing(
+    path: Path, records: Records, log: LogBuilder
+) -> None:
+    apply(records, log, log.inserts(2))
+    reader = records.open_reader()
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM records").fetchone() == (2,)
+    records.reset()
+    lines = LogBuilder().inserts(3)
+    records.apply(split_lines(lines), b"x" * 32)
+    assert reader.execute("SELECT count(*) FROM records").fetchone() == (2,)
+    reader.close()
+    records.close()
+    again = Records.open(path)
+    assert count(again) == 3
+    again.close()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicad.core.entry import encode_insert
+from replicad.core.entry import Change, encode_changes
 from replicad.errors import CorruptLogError, DiskFullError
 from replicad.storage.recovery import Recovered, recover
 from tests.support.entries import LogBuilder, write_of
@@ -346,8 +346,11 @@ def test_a_log_of_another_cluster_is_corruption(tmp_path: Path, log: LogBuilder)
 def sealed(log: LogBuilder, **changed: object) -> bytes:
     """An entry that follows the log by its digest, with members that cannot follow."""
     members = {"index": log.index.last + 1, "epoch": 2, "time": "1970-01-01T00:00:09.000Z"}
-    line, _ = encode_insert(
-        write_of("sealed"),
+    line, _ = encode_changes(
+        (Change("insert", "sealed", b"{}"),),
+        collection="forms",
+        request="r-sealed",
+        fingerprint="0" * 32,
         commit=0,
         previous=log.index.last_point.digest,
         **(members | changed),  # type: ignore[arg-type]

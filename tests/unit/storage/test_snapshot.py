@@ -18,9 +18,12 @@ from replicad.storage.snapshot import (
     KeyRange,
     Manifest,
     Record,
+    Remembered,
+    check_bytes,
     check_snapshot,
     cut_ranges,
-    decode_record,
+    decode_line,
+    forget_before,
     parse_line,
     read_manifest,
     read_records,
@@ -32,7 +35,12 @@ KEYS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 
 def line_of(key: str, index: int = 1, value: bytes = b"{}") -> bytes:
-    return Record(index, "forms", key, f"r{index}", "f" * 32, value).encode()
+    return Record(index, 0, "forms", key, value).encode()
+
+
+def write_line_of(index: int, request: str = "r") -> bytes:
+    time = f"2026-11-23T{index // 100:02d}:{index % 60:02d}:00.000Z"
+    return Remembered(index, time, "forms", "a", "i", request, "f" * 32).encode()
 
 
 def keyed(lines: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
@@ -57,39 +65,63 @@ def test_the_bytes_of_a_snapshot_and_its_manifest(tmp_path: Path) -> None:
     manifest = segments.build()
     a, b = (json.loads(line) for line in segments.lines[::-1])
     assert segments.content(2) == (
-        b'{"format":1,"cluster_id":"test","index":2,"epoch":1,"digest":"%b",'
+        b'{"format":2,"cluster_id":"test","index":2,"epoch":1,"digest":"%b",'
         b'"time":"1970-01-01T00:00:01.000Z"}\n'
-        b'{"index":2,"collection":"forms","key":"a","request":"r-forms-a","fingerprint":"%b",'
-        b'"value":{"id":"a","x":""}}\n'
-        b'{"index":1,"collection":"forms","key":"b","request":"r-forms-b","fingerprint":"%b",'
-        b'"value":{"id":"b","x":""}}\n'
-    ) % (a["digest"].encode(), a["fingerprint"].encode(), b["fingerprint"].encode())
-    head, part = map(json.loads, segments.files.manifest_of(2).read_bytes().splitlines())
-    first, _, rest = segments.content(2).partition(b"\n")
+        b'{"index":2,"position":0,"collection":"forms","key":"a","value":{"id":"a","x":""}}\n'
+        b'{"index":1,"position":0,"collection":"forms","key":"b","value":{"id":"b","x":""}}\n'
+        b'{"index":1,"time":"1970-01-01T00:00:00.000Z","collection":"forms","key":"b","done":"i",'
+        b'"request":"r-forms-b","fingerprint":"%b"}\n'
+        b'{"index":2,"time":"1970-01-01T00:00:01.000Z","collection":"forms","key":"a","done":"i",'
+        b'"request":"r-forms-a","fingerprint":"%b"}\n'
+    ) % (a["digest"].encode(), b["fingerprint"].encode(), a["fingerprint"].encode())
+    head, *parts = map(json.loads, segments.files.manifest_of(2).read_bytes().splitlines())
+    lines = segments.content(2).splitlines(keepends=True)
+    first, records, writes = lines[0], b"".join(lines[1:3]), b"".join(lines[3:])
     assert head == json.loads(first) | {
-        "records": 2,
+        "lines": 4,
         "bytes": len(segments.content(2)),
         "sha256": sha256(segments.content(2)).hexdigest(),
-        "ranges": 1,
+        "ranges": 2,
     }
-    assert part == {
-        "collection": "forms",
-        "key": "a",
-        "offset": len(first) + 1,
-        "bytes": len(rest),
-        "records": 2,
-        "sha256": sha256(rest).hexdigest(),
-    }
+    assert parts == [
+        {
+            "collection": "forms",
+            "key": "a",
+            "offset": len(first),
+            "bytes": len(records),
+            "lines": 2,
+            "sha256": sha256(records).hexdigest(),
+        },
+        {
+            "collection": "~",
+            "key": "00000000000000000001",
+            "offset": len(first) + len(records),
+            "bytes": len(writes),
+            "lines": 2,
+            "sha256": sha256(writes).hexdigest(),
+        },
+    ]
     assert read_manifest(segments.files.manifest_of(2)) == manifest
 
 
-@given(KEYS, st.integers(1, 2**63 - 1), st.text(st.characters(min_codepoint=33, max_codepoint=126)))
-def test_records_are_found_again(key: str, index: int, request: str) -> None:
-    value = '{"id":"a","n":1.0,"value":{"value":"é"}}'.encode()
-    record = Record(index, "forms", key, request, "f" * 32, value)
-    assert decode_record(record.encode()) == record
-    assert parse_line(record.encode()) == (index, b"forms\0" + key.encode())
-    assert json.loads(record.encode())["request"] == request
+@given(st.one_of(KEYS, st.just("_collections")), KEYS, st.integers(1, 2**63 - 1))
+def test_records_are_found_again(collection: str, key: str, index: int) -> None:
+    value = '{"id":"a","n":1.0,"value":{"time":"é"}}'.encode()
+    record = Record(index, index % 1000, collection, key, value)
+    assert decode_line(record.encode()) == record
+    assert parse_line(record.encode()) == (index, f"{collection}\0{key}".encode())
+
+
+@given(
+    st.one_of(KEYS, st.none()),
+    st.integers(1, 2**63 - 1),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1),
+)
+def test_remembered_writes_are_found_again(key: str | None, index: int, request: str) -> None:
+    write = Remembered(index, HEADER.time, "forms", key, "iud", request, "f" * 32)
+    assert decode_line(write.encode()) == write
+    assert parse_line(write.encode()) == (index, b"~\0%020d" % index)
+    assert json.loads(write.encode())["request"] == request
 
 
 @pytest.mark.parametrize(
@@ -102,16 +134,28 @@ def test_records_are_found_again(key: str, index: int, request: str) -> None:
         line_of("a")[:-1],
         line_of("a", value=b""),
         line_of("a", value=b"[]"),
-        line_of("a").replace(b'"r1"', b"1"),
-        line_of("a").replace(b'"r1"', b"null"),
-        line_of("a").replace(b'"request"', b'"index":2,"request"'),
-        line_of("a").replace(b'"request"', b'"more":2,"request"'),
+        line_of("a", value=b"null"),
+        line_of("a").replace(b'"key"', b'"more":2,"key"'),
         line_of("a").replace(b',"value"', b', "value"'),
+        line_of("a").replace(b'"position":0', b'"position":1000'),
+        line_of("a").replace(b'"forms"', b'"_forms"'),
+        line_of("a").replace(b'"forms"', b'"~"'),
+        write_line_of(1)[:-1],
+        write_line_of(1).replace(b'"key":"a"', b'"key":1'),
+        write_line_of(1).replace(b'"done":"i"', b'"done":null'),
+        write_line_of(1).replace(b'"r"', b"null"),
+        write_line_of(1).replace(b'"r"', b'"r","more":1'),
+        write_line_of(1).replace(b',"request"', b', "request"'),
+        write_line_of(1).replace(b',"request":"r"', b""),
     ],
 )
-def test_what_is_no_record_is_refused(line: bytes) -> None:
+def test_what_is_no_line_is_refused(line: bytes) -> None:
+    def read() -> None:
+        parse_line(line)
+        decode_line(line)
+
     with pytest.raises(SnapshotDamagedError):
-        decode_record(line)
+        read()
 
 
 @pytest.mark.parametrize("key", ["", ".a", "a b", "a\0", "é", "a" * 129])
@@ -128,7 +172,7 @@ def test_ranges_are_all_of_the_content(sizes: dict[str, int]) -> None:
     offset = 100
     for part, data in cut:
         assert (part.offset, part.size, part.digest) == (offset, len(data), sha256(data).digest())
-        assert part.records == data.count(b"\n")
+        assert part.lines == data.count(b"\n")
         assert part.first == parse_line(data)[1]
         last_bytes = len(data) - data[:-1].rfind(b"\n") - 1
         assert part.size - last_bytes < RANGE_BYTES_MAX
@@ -160,6 +204,23 @@ def test_one_record_more_changes_only_ranges_near_it(at: int) -> None:
     assert 1 <= sum(digest not in before for digest in after) <= 3
 
 
+def test_no_range_holds_both_records_and_remembered_writes() -> None:
+    lines = [line_of("a"), line_of("b"), write_line_of(1), write_line_of(2)]
+    assert [(part.first, part.lines) for part in ranges_of(lines)] == [
+        (b"forms\0a", 2),
+        (b"~\0%020d" % 1, 2),
+    ]
+    assert [part.lines for part in ranges_of(lines[2:])] == [2]
+
+
+def test_forgetting_and_remembering_change_only_the_ends() -> None:
+    lines = [write_line_of(index, f"request-{index:06d}") for index in range(1, 2000)]
+    before = [part.digest for part in ranges_of(lines[:-1])]
+    after = [part.digest for part in ranges_of(lines[1:])]
+    assert len(before) == len(after) > 2
+    assert before[1:-1] == after[1:-1]
+
+
 def test_records_must_be_in_order() -> None:
     for wrong in (["b", "a"], ["a", "a"]):
         with pytest.raises(SnapshotDamagedError):
@@ -167,21 +228,23 @@ def test_records_must_be_in_order() -> None:
 
 
 def test_every_changed_byte_of_a_snapshot_is_found(tmp_path: Path) -> None:
-    lines = [line_of("a"), line_of("b", 2)]
+    lines = [line_of("a"), line_of("b", 2), write_line_of(1), write_line_of(2)]
     manifest = manifest_of(HEADER, lines)
     file, _ = stored(tmp_path, manifest, lines)
     check_snapshot(file, manifest)
+    check_bytes(file, manifest)
     good = file.read_bytes()
     damaged = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(len(good))]
     damaged += [good[:at] for at in range(len(good))] + [good + b"\n", good + lines[1]]
     for bad in damaged:
         file.write_bytes(bad)
-        with pytest.raises(SnapshotDamagedError):
-            check_snapshot(file, manifest)
+        for check in (check_snapshot, check_bytes):
+            with pytest.raises(SnapshotDamagedError):
+                check(file, manifest)
 
 
 def test_every_changed_byte_of_a_manifest_is_found_or_changes_what_it_says(tmp_path: Path) -> None:
-    manifest = manifest_of(HEADER, [line_of("a"), line_of("b", 2)])
+    manifest = manifest_of(HEADER, [line_of("a"), line_of("b", 2), write_line_of(1)])
     _, beside = stored(tmp_path, manifest, [])
     good = beside.read_bytes()
     assert read_manifest(beside) == manifest
@@ -201,7 +264,7 @@ PART = json.loads([*manifest_of(HEADER, [line_of("a")]).encode()][1])
 @pytest.mark.parametrize(
     ("head", "part"),
     [
-        ({"format": 2}, {}),
+        ({"format": 1}, {}),
         ({"index": 0}, {}),
         ({"index": 2**63}, {}),
         ({"index": "9"}, {}),
@@ -210,7 +273,10 @@ PART = json.loads([*manifest_of(HEADER, [line_of("a")]).encode()][1])
         ({"cluster_id": "longer"}, {}),
         ({"digest": "00"}, {}),
         ({"sha256": "00"}, {}),
-        ({"records": 2}, {}),
+        ({"time": 1}, {}),
+        ({"time": "yesterday"}, {}),
+        ({"time": "0001-01-01T00:00:00.000Z"}, {}),
+        ({"lines": 2}, {}),
         ({"bytes": HEAD["bytes"] + 1}, {}),
         ({"ranges": 2}, {}),
         ({"ranges": 10**9}, {}),
@@ -219,7 +285,7 @@ PART = json.loads([*manifest_of(HEADER, [line_of("a")]).encode()][1])
         ({}, {"offset": "0"}),
         ({}, {"bytes": 0}),
         ({"bytes": HEAD["bytes"] + 2**60}, {"bytes": PART["bytes"] + 2**60}),
-        ({"records": 0}, {"records": 0}),
+        ({"lines": 0}, {"lines": 0}),
         ({}, {"sha256": "0"}),
         ({}, {"collection": "a\0b", "key": "c"}),
         ({}, {"key": 1}),
@@ -249,7 +315,7 @@ def test_a_manifest_may_not_lie_about_ranges_and_order(tmp_path: Path) -> None:
     """Each of these is what its manifest says byte for byte, and is no snapshot all the same."""
     lines = [line_of("a"), line_of("b", 2)]
     good = manifest_of(HEADER, lines).ranges
-    halves = [good[0]._replace(records=1, size=len(lines[0]), digest=sha256(lines[0]).digest())]
+    halves = [good[0]._replace(lines=1, size=len(lines[0]), digest=sha256(lines[0]).digest())]
     halves.append(KeyRange(b"forms\0b", halves[0].end, len(lines[1]), 1, sha256(lines[1]).digest()))
     for wrong, ranges in [
         (lines, halves),
@@ -284,3 +350,15 @@ def test_a_snapshot_without_records(tmp_path: Path) -> None:
     check_snapshot(file, manifest)
     assert read_manifest(beside) == manifest
     assert manifest.ranges == ()
+
+
+@pytest.mark.parametrize(
+    ("time", "before"),
+    [
+        ("2026-11-23T06:02:21.692Z", "2026-11-22T06:02:21.692Z"),
+        ("2027-01-01T00:00:00.000Z", "2026-12-31T00:00:00.000Z"),
+        ("1970-01-01T00:00:00.001Z", "1969-12-31T00:00:00.001Z"),
+    ],
+)
+def test_writes_are_remembered_for_a_day(time: str, before: str) -> None:
+    assert forget_before(time) == before

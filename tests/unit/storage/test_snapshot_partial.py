@@ -20,7 +20,7 @@ HEADER = Header("test", 1000, 1, bytes(32), "2026-11-23T06:02:21.692Z")
 def lines_of(keys: Sequence[int], value: bytes = b"x" * 1000) -> list[bytes]:
     """The lines of these records, in order."""
     return [
-        Record(1 + key, "forms", f"{key:06d}", f"r{key}", "f" * 32, b'{"x":"%b"}' % value).encode()
+        Record(1 + key, 0, "forms", f"{key:06d}", b'{"x":"%b"}' % value).encode()
         for key in sorted(keys)
     ]
 

@@ -1,0 +1,89 @@
+"""Reads the feed of changes out of one replica's log.
+
+Only what is applied here is read, which is committed. A log may be long and hold little of what is
+wanted: it is read in slices, between which everything else goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from replicad.core.entry import split_lines
+from replicad.core.feed import Cursor, LoggedChange, changes_in
+from replicad.errors import CorruptLogError, DiskFailedError, LogFrontGoneError
+from replicad.node.driver import Driver
+
+_SLICE_BYTES: Final = 64 * 1024
+# After so much without a change that is wanted the reader is told how far it got.
+_SCAN_BYTES_MAX: Final = 8 * 1024 * 1024
+PAGE_BYTES: Final = 1024 * 1024
+"""A page ends with the change that reaches this size; so it has at most twice as much."""
+
+
+@dataclass(slots=True)
+class Page:
+    """Changes that follow each other.
+
+    Attributes:
+        next: The place after all that was read, wanted or not; at first, where to begin.
+        changes_max: Not more than these, at least 1.
+        collection: Whose changes; None for all.
+        changes: In their order.
+    """
+
+    next: Cursor
+    changes_max: int
+    collection: str | None
+    changes: list[LoggedChange] = field(default_factory=list)
+    _bytes: int = field(default=0, init=False)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further change belongs on it."""
+        return len(self.changes) >= self.changes_max or self._bytes >= PAGE_BYTES
+
+    def take(self, index: int, line: bytes) -> bool:
+        """Take what is wanted of entry `index`; False if some of it found no room."""
+        for change in changes_in(line, self.collection):
+            if not self.next.is_before(index, change.position):
+                continue
+            if self.is_full:
+                return False
+            self.changes.append(change)
+            self._bytes += len(change.value or b"")
+            self.next = change.cursor
+        self.next = Cursor(index)
+        return True
+
+
+async def read_page(driver: Driver, page: Page) -> None:
+    """Fill a page with what comes next, as far as it is applied here.
+
+    It may have no changes afterwards although the log goes on: then read on.
+
+    Raises:
+        LogFrontGoneError: This replica's log begins later.
+        CorruptLogError, DiskFailedError: The log cannot be read: this replica ends.
+    """
+    store, scanned = driver.store, 0
+    while not (page.is_full or scanned >= _SCAN_BYTES_MAX or driver.stopped):
+        first, applied = page.next.next_entry, store.records.applied.index
+        if first < store.log.first:
+            if page.changes:
+                return  # They are good; the next page will say what is missing.
+            raise LogFrontGoneError(f"the log begins with entry {store.log.first}")
+        if first > applied:
+            return
+        last = store.log.fit(first, applied, _SLICE_BYTES)
+        try:
+            lines = store.read(first, last - first + 1)
+        except (CorruptLogError, DiskFailedError) as error:
+            driver.fail(error)
+            raise
+        for index, line in enumerate(split_lines(lines), first):
+            if not page.take(index, line):
+                return
+        scanned += len(lines)
+        await asyncio.sleep(0)

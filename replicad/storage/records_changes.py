@@ -1,0 +1,165 @@
+"""What log entries change in the record store, as rows of its tables.
+
+Source: docs/log-format.md, "The record store".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+import orjson
+
+from replicad.core.entry import DONE, EPOCH, INSERT, Change, changes_of, split_value
+from replicad.errors import MalformedEntryError, ProtocolViolationError
+from replicad.storage.places import at_of, index_of
+from replicad.storage.records_schema import Live, Past, Request
+from replicad.storage.snapshot import forget_before
+
+LETTERS: Final = {operation: letter for letter, operation in DONE.items()}
+
+Name = tuple[int, str]
+"""A record: the number of its collection, and its key."""
+
+
+class Changes:
+    """What some entries that follow each other amount to.
+
+    Attributes:
+        last: The last one's index.
+        time: Its time; "" if there is no entry.
+        gone: Records that were there before and were written or deleted since, each with the
+            index of the first entry that did.
+        past: Rows of `past`: versions that these entries wrote and replaced.
+        requests: Rows of `requests`, by request id.
+        numbers: Of the collections whose records they change.
+    """
+
+    def __init__(self, after: int, number_of: Callable[[str], int]) -> None:
+        """Nothing yet, of the entries after index `after`.
+
+        Args:
+            after: See above.
+            number_of: Tells the number of a collection.
+        """
+        self.last = after
+        self.time = ""
+        self.gone: dict[Name, int] = {}
+        self.past: list[Past] = []
+        self.requests: dict[str, Request] = {}
+        self._rows: dict[Name, Live] = {}
+        self._inserted: list[Live] = []  # And not in `_rows` yet: most are never looked for.
+        self._number_of = number_of
+        self._known: dict[str, int] = {}
+
+    @property
+    def numbers(self) -> Collection[int]:
+        """See above."""
+        return self._known.values()
+
+    def touches(self, collection: str) -> bool:
+        """Whether they change any of its records."""
+        return collection in self._known
+
+    @property
+    def live(self) -> Collection[Live]:
+        """Rows of `records` that are live after them, in the order of their entries."""
+        return self.rows.values() if self._rows else self._inserted
+
+    @property
+    def rows(self) -> dict[Name, Live]:
+        """The same by their names."""
+        for row in self._inserted:
+            name = row[1], row[2]
+            if name in self._rows:
+                index = index_of(row[0])
+                raise ProtocolViolationError(f"entry {index} inserts {row[2]}, which is there")
+            self._rows[name] = row
+        self._inserted.clear()
+        return self._rows
+
+    @property
+    def counts(self) -> Counter[int]:
+        """By how much the number of live records of each collection changes."""
+        counts = Counter(row[1] for row in self.live)
+        counts.subtract(number for number, _ in self.gone)
+        return counts
+
+    def add(self, lines: Iterable[bytes]) -> None:
+        """Take the next entries.
+
+        Args:
+            lines: Verified lines, without newlines.
+
+        Raises:
+            ProtocolViolationError: They do not follow, or contradict themselves.
+            MalformedEntryError: One is not an entry.
+        """
+        known, requests = self._known, self.requests
+        for line in lines:
+            entry, value = split_value(line)
+            self.last = index = self.last + 1
+            try:
+                if entry["index"] != index:
+                    raise ProtocolViolationError(f"entry {entry['index']} to be applied as {index}")
+                self.time = time = entry["time"]
+                operation = entry["operation"]
+                if operation == EPOCH:
+                    continue
+                collection, key, request = entry["collection"], entry["key"], entry["request"]
+                number = known.get(collection)
+                if number is None:
+                    number = known[collection] = self._number_of(collection)
+                if operation == INSERT:  # By far the most.
+                    self._inserted.append(row_of(number, key, at_of(number, index), value))
+                    done = "i"
+                else:
+                    done = self._change(number, changes_of(entry, value))
+                if request in requests:
+                    self._assert_forgotten(request)
+                fingerprint = entry["fingerprint"]
+                requests[request] = (index, time, collection, key, done, request, fingerprint)
+            except KeyError as error:
+                raise MalformedEntryError(f"entry {index} lacks {error}") from error
+            except UnicodeDecodeError as error:
+                raise MalformedEntryError(f"entry {index} is not UTF-8: {error}") from error
+
+    def _change(self, number: int, changes: tuple[Change, ...]) -> str:
+        """Do what the last entry does; returns the letters that stand for it."""
+        for position, change in enumerate(changes):
+            if change.operation != INSERT:
+                self._end(number, change.key)
+            if change.value is not None:
+                at = at_of(number, self.last, position)
+                self._inserted.append(row_of(number, change.key, at, change.value))
+        return "".join(LETTERS[change.operation] for change in changes)
+
+    def _end(self, number: int, key: str) -> None:
+        """The record's version ends with the last entry."""
+        name = number, key
+        row = self.rows.pop(name, None)
+        if row is not None:
+            at, _, _, value, _ = row
+            self.past.append((number, key, at, self.last, value))
+        elif name not in self.gone:
+            self.gone[name] = self.last
+        else:
+            raise ProtocolViolationError(f"entry {self.last} changes {key}, which is deleted")
+
+    def _assert_forgotten(self, request: str) -> None:
+        if self.requests.pop(request)[1] >= forget_before(self.time):
+            raise ProtocolViolationError(f"entry {self.last} repeats request {request}")
+
+
+def row_of(number: int, key: str, at: int, value: bytes) -> Live:
+    """The row of `records` of one live record."""
+    return at, number, key, value.decode(), genero_of(value)
+
+
+def genero_of(value: bytes) -> str | None:
+    """What the listings by `genero` compare: folded; None if there is no such text."""
+    if b"genero" not in value and b"\\u" not in value:
+        return None  # No need to decode it.
+    genero = orjson.loads(value).get("genero")
+    return genero.casefold() if isinstance(genero, str) else None

@@ -1,0 +1,157 @@
+"""Reads the record store page by page, as of an index.
+
+What was replaced later is in the table `past`: so a page tells what was true then, whatever has
+been applied since.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from heapq import merge
+from typing import Final
+
+from replicad.storage.places import at_of, index_of, last_at_of, position_of
+from replicad.storage.records_changes import genero_of
+from replicad.storage.snapshot import Record, Remembered
+
+# Of the values in one page: bounds the memory of each reader, and how long it holds up everybody
+# else.
+PAGE_BYTES: Final = 128 * 1024
+# Of the past, in one page.
+_KEYS_AT_ONCE: Final = 1000
+_REQUESTS_AT_ONCE: Final = 500
+
+_SCAN: Final = """
+SELECT at, CAST(value AS BLOB) FROM records
+WHERE +number = ? AND at > ? AND at <= ?
+ORDER BY at LIMIT ?
+"""  # The + keeps SQLite from the index by key, after which it would have to sort everything.
+_SCAN_GENERO: Final = """
+SELECT at, CAST(value AS BLOB) FROM records
+WHERE number = ? AND genero = ? AND at > ? AND at <= ?
+ORDER BY at LIMIT ?
+"""
+_REPLACED_SINCE: Final = """
+SELECT at, key FROM past INDEXED BY past_by_until
+WHERE until > ? AND number = ? AND at > ? AND at <= ?
+ORDER BY at
+"""
+_PAST_VALUE: Final = """
+SELECT CAST(value AS BLOB) FROM past WHERE number = ? AND key = ? AND at = ?
+"""
+_BY_KEY: Final = """
+SELECT key, at, CAST(value AS BLOB) FROM records
+WHERE number = ? AND key > ? ORDER BY key
+"""
+# From key to key, however many versions each of them has.
+_PAST_BY_KEY: Final = """
+WITH RECURSIVE keys(key) AS (
+    SELECT (SELECT key FROM past WHERE number = ?1 AND key > ?2 ORDER BY key LIMIT 1)
+    UNION ALL
+    SELECT (SELECT key FROM past WHERE number = ?1 AND key > keys.key ORDER BY key LIMIT 1)
+    FROM keys WHERE keys.key IS NOT NULL
+    LIMIT ?4
+)
+SELECT keys.key, (
+    SELECT at FROM past WHERE number = ?1 AND key = keys.key AND at <= ?3 ORDER BY at DESC LIMIT 1
+) AS latest, (
+    SELECT until FROM past WHERE number = ?1 AND key = keys.key AND at <= ?3
+    ORDER BY at DESC LIMIT 1
+) FROM keys WHERE keys.key IS NOT NULL
+"""
+_REMEMBERED: Final = """
+SELECT entry_index, time, collection, key, done, request, fingerprint FROM requests
+WHERE entry_index > ? AND entry_index <= ? AND time >= ? ORDER BY entry_index LIMIT ?
+"""
+
+
+def scan_page(
+    connection: sqlite3.Connection,
+    number: int,
+    *,
+    after: int,
+    upto: int,
+    limit: int,
+    genero: str | None,
+) -> list[tuple[int, bytes]]:
+    """Places and values of the next page of a collection, as of `upto`; see Records.scan."""
+    after, end = max(after, at_of(number, 0) - 1), last_at_of(number, upto)
+    rows: Iterable[tuple[int, bytes]]
+    if genero is None:
+        rows = live = connection.execute(_SCAN, (number, after, end, limit))
+    else:
+        genero = genero.casefold()
+        rows = live = connection.execute(_SCAN_GENERO, (number, genero, after, end, limit))
+    replaced = connection.execute(_REPLACED_SINCE, (upto, number, after, end)).fetchall()
+    if replaced:
+        rows = merge(live, _replaced(connection, number, replaced, genero))
+    page: list[tuple[int, bytes]] = []
+    size = 0
+    for row in rows:
+        page.append(row)
+        size += len(row[1])
+        if size >= PAGE_BYTES or len(page) == limit:
+            break
+    live.close()
+    return page
+
+
+def _replaced(
+    connection: sqlite3.Connection,
+    number: int,
+    replaced: Iterable[tuple[int, str]],
+    genero: str | None,
+) -> Iterator[tuple[int, bytes]]:
+    for at, key in replaced:
+        value = _past_value(connection, number, key, at)
+        if genero is None or genero_of(value) == genero:
+            yield at, value
+
+
+def record_page(
+    connection: sqlite3.Connection, collection: str, number: int, *, after: str, upto: int
+) -> tuple[list[Record], str | None]:
+    """The records of a collection as of `upto`, in the order of their keys.
+
+    Returns:
+        The next page of those after the key `after`, and the key to go on after; None when all
+        were given.
+    """
+    found = connection.execute(
+        _PAST_BY_KEY, (number, after, last_at_of(number, upto), _KEYS_AT_ONCE)
+    ).fetchall()
+    past = [(key, at, None) for key, at, until in found if at is not None and until > upto]
+    bound = found[-1][0] if len(found) == _KEYS_AT_ONCE else None
+    live = connection.execute(_BY_KEY, (number, after))
+    page: list[Record] = []
+    size = 0
+    row: tuple[str, int, bytes | None]
+    for visited, row in enumerate(merge(live, past)):
+        key, at, value = row
+        if bound is not None and key > bound:
+            break
+        if size >= PAGE_BYTES or visited == _KEYS_AT_ONCE:
+            bound = after
+            break
+        after = key
+        if index_of(at) <= upto:
+            if value is None:
+                value = _past_value(connection, number, key, at)
+            page.append(Record(index_of(at), position_of(at), collection, key, value))
+            size += len(value)
+    live.close()
+    return page, bound
+
+
+def remembered_page(
+    connection: sqlite3.Connection, *, after: int, upto: int, since: str
+) -> list[Remembered]:
+    """The next requests of entries above `after`, up to `upto` and not older than `since`."""
+    rows = connection.execute(_REMEMBERED, (after, upto, since, _REQUESTS_AT_ONCE))
+    return [Remembered(*row) for row in rows]
+
+
+def _past_value(connection: sqlite3.Connection, number: int, key: str, at: int) -> bytes:
+    (value,) = connection.execute(_PAST_VALUE, (number, key, at)).fetchone()
+    return bytes(value)

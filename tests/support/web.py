@@ -1,0 +1,27 @@
+"""A small application behind the gateway's own server, for tests of what surrounds handlers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+
+from api_gateway.server import JsonErrorRunner
+from tests.support.gateway import client_of
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of the application, which decodes nothing and asks for no coding by itself."""
+    runner = JsonErrorRunner(app, access_log=None, auto_decompress=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with client_of(runner) as client:
+            client._auto_decompress = False
+            client.headers["Accept-Encoding"] = "identity"
+            yield client
+    finally:
+        await runner.cleanup()
