@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from replicad.cli.options import Address, cluster_option, listen_option, zookeeper_option
+from replicad.cli.options import (
+    Address,
+    OriginType,
+    cluster_option,
+    listen_option,
+    zookeeper_option,
+)
 from replicad.logs import configure_logging
 
 
@@ -87,11 +93,58 @@ def node(
 @cluster_option
 @zookeeper_option
 @listen_option
-def gateway(cluster: str, zookeeper: str, listen: Address) -> None:
+@click.option(
+    "--in-flight-max",
+    envvar="REPLICAD_IN_FLIGHT_MAX",
+    type=click.IntRange(min=1),
+    default=5_000,
+    show_default=True,
+    help="Requests answered at one time, feeds and streams included; beyond that: 429.",
+)
+@click.option(
+    "--rate-per-client",
+    envvar="REPLICAD_RATE_PER_CLIENT",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Requests a second from one address, or one IPv6 /64; beyond that: 429. [default: any]",
+)
+@click.option(
+    "--rate-burst",
+    envvar="REPLICAD_RATE_BURST",
+    type=click.IntRange(min=1),
+    help="Requests that one address may make at once after a pause. [default: a second's worth]",
+)
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    envvar="REPLICAD_CORS_ORIGINS",
+    type=OriginType(),
+    multiple=True,
+    help="An origin whose pages may use this gateway from a browser, or *; may be repeated. "
+    "In the environment: several, separated by spaces.",
+)
+def gateway(
+    cluster: str,
+    zookeeper: str,
+    listen: Address,
+    in_flight_max: int,
+    rate_per_client: float | None,
+    rate_burst: int | None,
+    cors_origins: tuple[str, ...],
+) -> None:
     """Run one gateway until SIGTERM or SIGINT."""
+    from api_gateway.limits import Limits
     from api_gateway.main import GatewaySettings, run_gateway
 
+    if rate_burst is not None and rate_per_client is None:
+        raise click.UsageError("--rate-burst needs --rate-per-client")
     configure_logging()
     run_gateway(
-        GatewaySettings(cluster=cluster, zookeeper=zookeeper, host=listen.host, port=listen.port)
+        GatewaySettings(
+            cluster=cluster,
+            zookeeper=zookeeper,
+            host=listen.host,
+            port=listen.port,
+            limits=Limits(in_flight_max, rate_per_client, rate_burst),
+            cors_origins=frozenset(cors_origins),
+        )
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
+
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")
 
 
 class Address(NamedTuple):
@@ -45,6 +48,20 @@ class MinInSyncType(click.ParamType[int | str]):
         if not str(value).isdigit() or int(str(value)) < 1:
             self.fail(f"{value!r} is neither a number from 1 on nor 'all'", param, ctx)
         return int(str(value))
+
+
+class OriginType(click.ParamType[str]):
+    """The origin of web pages: scheme, host and port, or `*` for all of them."""
+
+    name = "ORIGIN"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Check; a path, even a lone slash, would never equal what browsers send."""
+        if value != "*" and not _ORIGIN.fullmatch(str(value)):
+            self.fail(f"{value!r} is not an origin, such as https://forms.example", param, ctx)
+        return str(value)
 
 
 cluster_option = click.option(

@@ -1,8 +1,9 @@
 """Asks all replicas what they hold, and finds who differs and where.
 
 Logs are compared by chain digest at one common index; where they differ, the first entry is found
-by bisection. Records are compared by digests of ranges of keys as of the same index; where they
-differ, the first record. What is to be concluded is decided in `replicad/core/comparison.py`.
+by bisection. Records, and the writes that are remembered, are compared by digests of ranges of keys
+as of the same index; where they differ, the first record. What is to be concluded is decided in
+`replicad/core/comparison.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from replicad.core.comparison import (
     first_difference,
     first_differing_entry,
     first_differing_record,
+    remembered_by_all,
     split,
 )
 from replicad.errors import ConfigurationError, ReplicaUnavailableError
+from replicad.storage.snapshot import REQUESTS
 
 # Reading all of a large disk takes its time.
 _LONG_S: Final = 6 * 3600.0
+_REQUESTS: Final = REQUESTS.decode()
 
 
 @dataclass(slots=True)
@@ -90,8 +94,8 @@ async def verify(replicas: Replicas, *, deep: bool) -> Report:
     report.replicas = {name: {"applied": index} for name, index in applied.items()}
     if deep:
         await _scrub_all(replicas, present, report)
-    await _compare_logs(replicas, present, report)
-    await _compare_records(replicas, present, report)
+    since = await _compare_logs(replicas, present, report)
+    await _compare_records(replicas, present, report, since)
     return report
 
 
@@ -124,7 +128,9 @@ async def _scrub_all(replicas: Replicas, urls: dict[str, str], report: Report) -
             report.problems.append(f"{name}: {found['restored']} records differed from its log")
 
 
-async def _compare_logs(replicas: Replicas, urls: dict[str, str], report: Report) -> None:
+async def _compare_logs(replicas: Replicas, urls: dict[str, str], report: Report) -> str:
+    """Compare the logs; returns from which time on all replicas remember writes."""
+
     async def digest_of(name: str, index: int) -> str | None:
         url = f"{urls[name]}/internal/chain"
         digest: str | None = (await replicas.call("POST", url, body={"indexes": [index]}))[
@@ -142,12 +148,11 @@ async def _compare_logs(replicas: Replicas, urls: dict[str, str], report: Report
     for name, digest in digests.items():
         report.replicas[name]["chain digest"] = digest
     _note_silent(report, urls, digests, "chain digest")
-    if not digests:
-        return
-    divided = split(digests)
-    if not divided.minority:
-        return
-    reference = (divided.majority or divided.minority)[0]
+    since = remembered_by_all(
+        str(told["forgets_before"]) for told in answers.values() if not told["error"]
+    )
+    divided = split(digests) if digests else Split((), ())
+    reference = next(iter(divided.majority or divided.minority), "")
     for name in divided.minority:
         if name == reference:
             continue
@@ -158,10 +163,13 @@ async def _compare_logs(replicas: Replicas, urls: dict[str, str], report: Report
         low = max(bases[name], bases[reference])
         at = await first_differing_entry(low, report.index, is_equal)
         report.problems.append(_accuse(name, reference, divided, f"log entry {at}"))
+    return since
 
 
-async def _compare_records(replicas: Replicas, urls: dict[str, str], report: Report) -> None:
-    body = {"index": report.index}
+async def _compare_records(
+    replicas: Replicas, urls: dict[str, str], report: Report, since: str
+) -> None:
+    body = {"index": report.index, "remembered_from": since}
     answers = await _ask_all(replicas, urls, "POST", "ranges", body=body, timeout_s=_LONG_S)
     ranges = {
         name: tuple(RangeDigest(*each) for each in told["ranges"])
@@ -169,7 +177,9 @@ async def _compare_records(replicas: Replicas, urls: dict[str, str], report: Rep
         if not told["error"]
     }
     for name, parts in ranges.items():
-        report.replicas[name]["records"] = sum(part.records for part in parts)
+        report.replicas[name]["records"] = sum(
+            part.lines for part in parts if part.collection != _REQUESTS
+        )
     _note_silent(report, urls, ranges, "records")
     if not ranges:
         return
@@ -181,7 +191,7 @@ async def _compare_records(replicas: Replicas, urls: dict[str, str], report: Rep
         stretch = first_difference(ranges[reference], ranges[name])
         if name == reference or stretch is None:
             continue
-        where = {"index": report.index, "from": stretch[0], "to": stretch[1]}
+        where = body | {"from": stretch[0], "to": stretch[1]}
         ours, theirs = [
             [RecordDigest(*each) for each in told["records"]]
             for told in await asyncio.gather(
@@ -191,9 +201,15 @@ async def _compare_records(replicas: Replicas, urls: dict[str, str], report: Rep
                 )
             )
         ]
-        record = first_differing_record(ours, theirs)
-        what = "record " + "/".join(record) if record else f"records from {stretch[0]}"
+        first = first_differing_record(ours, theirs)
+        what = _in_words(*first) if first else f"records from {'/'.join(stretch[0])}"
         report.problems.append(_accuse(name, reference, divided, what))
+
+
+def _in_words(collection: str, key: str) -> str:
+    if collection == _REQUESTS:
+        return f"the write of entry {int(key)}, as it is remembered"
+    return f"record {collection}/{key}"
 
 
 def _accuse(name: str, reference: str, divided: Split, where: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from replicad.cli import replicad
-from replicad.cli.options import Address, AddressType, MinInSyncType
+from replicad.cli.options import Address, AddressType, MinInSyncType, OriginType
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,18 @@ def test_options_come_from_the_environment_too() -> None:
     result = CliRunner().invoke(replicad, ["gateway"], env=environment)
     assert result.exit_code == 2
     assert "'bad' is not HOST:PORT" in result.output
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "https://forms.example", "http://localhost:3000", "http://[::1]:8080"]
+)
+def test_origins(text: str) -> None:
+    assert OriginType().convert(text, None, None) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "forms.example", "https://forms.example/", "https://A.example", "null", "ftp://x"]
+)
+def test_no_origins(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="not an origin"):
+        OriginType().convert(text, None, None)

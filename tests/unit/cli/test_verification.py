@@ -13,9 +13,10 @@ import pytest
 from replicad.cli.replicas import Replicas
 from replicad.cli.verification import repair, verify
 from replicad.coordination.memory import MemoryCoordinator
+from replicad.core.write import Operation
 from replicad.errors import ConfigurationError, ReplicaUnavailableError
 from replicad.node.driver import Driver
-from tests.support.entries import write_of
+from tests.support.entries import batch_of, delete_of, put_of, write_of
 from tests.support.nodes import Nodes
 
 NAMES = ("n1", "n2", "n3")
@@ -63,20 +64,51 @@ async def test_all_hold_the_same(tmp_path: Path, deep: bool) -> None:
         assert len({told["chain digest"] for told in report.replicas.values()}) == 1
 
 
+async def change(nodes: Nodes) -> None:
+    """Update, delete and write again what stands around k17."""
+    for number, key in enumerate(("k16", "k17", "k18")):
+        await nodes.write(put_of(key, b'{"x":1}', request=f"put-{number}"))
+    await nodes.write(delete_of("k16", request="delete"))
+    several = [Operation("k18", None), Operation("k16", b"{}"), Operation("k19", b'{"x":2}')]
+    await nodes.write(batch_of(*several, request="several"))
+    await nodes.level()
+
+
+async def test_changed_and_deleted_records_are_the_same_on_all(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as nodes, reached(nodes) as replicas:
+        await change(nodes)
+        report = await verify(replicas, deep=True)
+        assert report.problems == []
+        assert [told["records"] for told in report.replicas.values()] == [len(KEYS) - 1] * 3
+
+
 @pytest.mark.parametrize(
-    "statement",
+    ("statement", "where"),
     [
-        "UPDATE records SET value = CAST('{\"x\":9}' AS BLOB) WHERE key = 'k17'",
-        "DELETE FROM records WHERE key = 'k17'",
-        "UPDATE records SET request = 'other' WHERE key = 'k17'",
+        ("UPDATE records SET value = '{\"x\":9}' WHERE key = 'k17'", "record forms/k17"),
+        ("UPDATE records SET value = '{\"x\":9}' WHERE key >= 'k17'", "record forms/k17"),
+        ("DELETE FROM records WHERE key = 'k17'", "record forms/k17"),
+        ("UPDATE records SET key = 'k18' WHERE key = 'k17'", "record forms/k17"),
+        ("DELETE FROM records WHERE key = 'k16'", "record forms/k16"),
+        (
+            "UPDATE requests SET request = 'other' WHERE key = 'k17' AND done = 'i'",
+            "the write of entry 19, as it is remembered",
+        ),
+        (
+            "DELETE FROM requests WHERE request = 'several'",
+            "the write of entry 46, as it is remembered",
+        ),
     ],
 )
-async def test_the_first_record_that_differs_is_named(tmp_path: Path, statement: str) -> None:
+async def test_the_first_record_that_differs_is_named(
+    tmp_path: Path, statement: str, where: str
+) -> None:
     async with cluster(tmp_path) as nodes, reached(nodes) as replicas:
+        await change(nodes)
         meddle(nodes, "n2", statement)
         report = await verify(replicas, deep=False)
         assert report.problems == [
-            "n2 is in the minority: it differs from n1, n3 first at record forms/k17"
+            f"n2 is in the minority: it differs from n1, n3 first at {where}"
         ]
 
 
@@ -125,10 +157,12 @@ async def test_only_a_running_replica_can_be_repaired(tmp_path: Path) -> None:
     ("path", "body", "reason"),
     [
         ("ranges", {}, "index must be an integer"),
-        ("ranges", {"index": 10**9}, "entries are applied here"),
+        ("ranges", {"index": 1}, "remembered_from must be a time"),
+        ("ranges", {"index": 10**9, "remembered_from": ""}, "are known here"),
+        ("record-digests", {"index": -1, "remembered_from": ""}, "are known here"),
         ("chain", {"indexes": "all"}, "indexes must be a list"),
         ("chain", {"indexes": [0] * 10_001}, "more than 10000"),
-        ("record-digests", {"index": 1, "from": "k1"}, "from and to"),
+        ("record-digests", {"index": 1, "remembered_from": "", "from": "k1"}, "from and to"),
     ],
 )
 async def test_what_cannot_be_understood_is_refused(
