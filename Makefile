@@ -13,6 +13,9 @@ ONCE ?=
 # Of `make bench-failover`: some 85 s each, and five minutes for the rest.
 ROUNDS ?= 10
 
+# Of `make bench-data`: a million takes some minutes.
+RECORDS ?= 1000000
+
 # Of `make sim`: how many plays, or which one to tell in full.
 SEEDS ?= 10000
 SEED  ?=
@@ -22,7 +25,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv servers tools fault-tools run test faults chaos test-compose bench-failover sim lint format lock clean
+.PHONY: help venv servers tools fault-tools run test faults chaos test-compose bench-failover bench-data sim lint format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,9 +65,10 @@ run: $(STAMP)  ## start a whole cluster and load the example forms (DIR=..., ONC
 	@$(BIN)/replicad demo --dir $(DIR) $(if $(ONCE),--once)
 
 test: lint servers tools fault-tools  ## lint, types and all tests under 20 s, on real servers
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/unit tests/simulation tests/spec
+	$(BIN)/python -m pytest -m "not slow" tests/integration tests/faults
 
-fault-tools: $(STAMP)  # strace, libfiu and what else fault tests need, from Debian's packages
+fault-tools: $(STAMP)  # strace, libfiu, chromium and what else tests need, from Debian's packages
 	@$(BIN)/python -m tests.support.tools
 
 faults: $(STAMP) servers fault-tools  ## the fault tests that take 20 s or more; as root
@@ -81,6 +85,9 @@ sim: $(STAMP)  ## play a simulated cluster (SEEDS=10000), or tell the story of S
 
 bench-failover: $(STAMP) servers  ## measure failovers beside etcd and recoveries (ROUNDS=10)
 	$(BIN)/python -m tests.benchmarks.failover --rounds $(ROUNDS)
+
+bench-data: $(STAMP) servers  ## measure imports, queries and exports (RECORDS=1000000)
+	$(BIN)/python -m tests.benchmarks.data --records $(RECORDS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,13 +10,29 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from api_gateway.changes import Changes
+from api_gateway.collection_writes import CollectionWrites
+from api_gateway.compression import compress_bodies
+from api_gateway.cors import answering_preflights
+from api_gateway.definitions import Definitions
+from api_gateway.docs_page import DocumentationRoutes
 from api_gateway.forwarding import Writes
+from api_gateway.headers import completing
 from api_gateway.leader import LeaderClient
+from api_gateway.limits import DEFAULT_LIMITS, Limits, limiting
 from api_gateway.metrics import Metrics
-from api_gateway.middleware import json_errors, measuring
+from api_gateway.middleware import measuring, tell_refusals
+from api_gateway.queries import Queries
 from api_gateway.reads import Reads
+from api_gateway.record_writes import RecordWrites
+from api_gateway.routes_bulk import BulkRoutes
+from api_gateway.routes_changes import ChangeRoutes
+from api_gateway.routes_collections import CollectionRoutes
 from api_gateway.routes_forms import FormRoutes
 from api_gateway.routes_operations import OperationRoutes
+from api_gateway.routes_queries import QueryRoutes
+from api_gateway.routes_receipts import ReceiptRoutes
+from api_gateway.routes_records import Aspect, RecordRoutes
 from api_gateway.routes_requests import RequestRoutes
 from api_gateway.server import JsonErrorRunner
 from api_gateway.watch import ClusterWatch
@@ -63,6 +79,8 @@ async def serve_gateway(
     host: str,
     port: int,
     deadlines: Deadlines = Deadlines(),
+    limits: Limits = DEFAULT_LIMITS,
+    cors_origins: frozenset[str] = frozenset(),
 ) -> web.AppRunner:
     """Start a gateway on the running loop, whether or not the coordinator answers yet.
 
@@ -71,6 +89,8 @@ async def serve_gateway(
         host: Address to listen at.
         port: 0 for any free one: see the runner's `addresses`.
         deadlines: Of requests.
+        limits: What clients may ask.
+        cors_origins: Whose pages may use this gateway from a browser; `*` is all of them.
 
     Returns:
         The runner. Its `cleanup()` ends the gateway within 3 seconds.
@@ -79,7 +99,7 @@ async def serve_gateway(
         OSError: The address cannot be listened at.
     """
     runner = JsonErrorRunner(
-        create_app(coordinator, deadlines),
+        create_app(coordinator, deadlines, limits, cors_origins),
         access_log=None,
         shutdown_timeout=_CLOSE_S,
         keepalive_timeout=_KEEPALIVE_S,
@@ -96,15 +116,23 @@ async def serve_gateway(
     return runner
 
 
-def create_app(views: Views, deadlines: Deadlines) -> web.Application:
+def create_app(
+    views: Views, deadlines: Deadlines, limits: Limits, cors_origins: frozenset[str]
+) -> web.Application:
     """The gateway as an aiohttp application; needs a running loop."""
     watch, metrics, client = ClusterWatch(), Metrics(), LeaderClient()
-    writes = Writes(client, watch, metrics, deadline_s=deadlines.request_s)
+    writes = Writes(client, watch, metrics)
     reads = Reads(client, watch, metrics, deadline_s=deadlines.request_s)
-    app = web.Application(middlewares=[measuring(metrics), json_errors])
-    app.add_routes(FormRoutes(writes, reads, deadlines.body_s).routes())
-    app.add_routes(RequestRoutes(reads).routes())
-    app.add_routes(OperationRoutes(client, watch, metrics).routes())
+    app = web.Application(
+        middlewares=[
+            measuring(metrics),
+            compress_bodies,
+            tell_refusals,
+            answering_preflights(cors_origins),
+            limiting(limits, metrics),
+        ]
+    )
+    app.add_routes(_routes(client, watch, metrics, writes, reads, deadlines))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         following = asyncio.create_task(views.start(watch.on_view))
@@ -125,4 +153,37 @@ def create_app(views: Views, deadlines: Deadlines) -> web.Application:
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(drain)
+    app.on_response_prepare.append(completing(cors_origins))
     return app
+
+
+def _routes(
+    client: LeaderClient,
+    watch: ClusterWatch,
+    metrics: Metrics,
+    writes: Writes,
+    reads: Reads,
+    deadlines: Deadlines,
+) -> list[web.RouteDef]:
+    """Everything that is served."""
+    definitions = Definitions(reads)
+    records = RecordWrites(writes, reads, definitions, deadline_s=deadlines.request_s)
+    collections = CollectionWrites(writes, reads, definitions, deadline_s=deadlines.request_s)
+    changes = Changes(client, watch, metrics, reads, definitions, deadline_s=deadlines.request_s)
+    finding = QueryRoutes(Queries(client, reads), definitions)
+    aspects: dict[str, Aspect] = {
+        "verify": ReceiptRoutes(client, watch, changes).verify,
+        "at_index": finding.at_index,
+        "at_time": finding.at_time,
+    }
+    return [
+        *CollectionRoutes(collections, reads, deadlines.body_s).routes(),
+        *finding.routes(),
+        *RecordRoutes(records, reads, definitions, deadlines.body_s, aspects).routes(),
+        *FormRoutes(records, reads, deadlines.body_s).routes(),
+        *RequestRoutes(reads).routes(),
+        *ChangeRoutes(changes).routes(),
+        *BulkRoutes(writes, reads, definitions).routes(),
+        *OperationRoutes(client, watch, metrics).routes(),
+        *DocumentationRoutes().routes(),
+    ]

@@ -7,59 +7,129 @@ import zlib
 from typing import Final
 
 from aiohttp import web
-from aiohttp.hdrs import CONTENT_ENCODING
+from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE
 
 from api_gateway.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
     InvalidRequestError,
+    TooManyRequestsError,
     UnsupportedEncodingError,
+    UnsupportedMediaTypeError,
 )
 
-BODY_BYTES_MAX: Final = 1024 * 1024
-_DAMAGED: Final = "El cuerpo de la solicitud está dañado."
+RECORD_MEBIBYTES_MAX: Final = 1
+_MEBIBYTE: Final = 1024 * 1024
+DAMAGED: Final = (
+    "The body of the request is damaged.",
+    "El cuerpo de la solicitud está dañado.",
+)
+CUT: Final = (
+    "The connection ended before the whole body had arrived.",
+    "La conexión se cortó antes de llegar todo el cuerpo.",
+)
+
+_NO_ROOM: Final = (
+    "Too many large bodies arrive at this gateway at once. Try again.",
+    "Llegan demasiados cuerpos grandes a este gateway a la vez. Intente de nuevo.",
+)
 
 
-async def read_body(request: web.Request, timeout_s: float) -> bytes:
+class Room:
+    """Memory for bodies that are on their way in, of all requests together."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """Begin empty."""
+        self._left = bytes_max
+
+    def take(self, count: int) -> None:
+        """Use so many bytes more.
+
+        Raises:
+            TooManyRequestsError: There are not so many left.
+        """
+        if count > self._left:
+            raise TooManyRequestsError(*_NO_ROOM, retry_after_s=1)
+        self._left -= count
+
+    def give_back(self, count: int) -> None:
+        """Use so many bytes less."""
+        self._left += count
+
+
+# What has arrived counts elsewhere: a coalescer bounds what waits for the leader.
+_room: Final = Room(512 * _MEBIBYTE)
+
+
+async def read_body(
+    request: web.Request, timeout_s: float, mebibytes_max: int = RECORD_MEBIBYTES_MAX
+) -> bytes:
     """The whole body, decompressed if it came compressed with gzip.
 
     Raises:
-        BodyTooLargeError: It has more than BODY_BYTES_MAX, or says so, or decompresses to that;
+        BodyTooLargeError: It has more than `mebibytes_max`, or says so, or decompresses to that;
             the rest was not read.
         BodyTooSlowError: It did not arrive within `timeout_s`.
         InvalidRequestError: It is not compressed as it says, or the client went away.
+        TooManyRequestsError: There is no room for it now; the rest was not read.
+        UnsupportedEncodingError: It says that it is encoded in another way.
+    """
+    is_compressed = is_gzip(request)
+    if (request.content_length or 0) > mebibytes_max * _MEBIBYTE:
+        raise BodyTooLargeError(mebibytes_max)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.content.iter_any():
+                _room.take(len(chunk))
+                body += chunk
+                if len(body) > mebibytes_max * _MEBIBYTE:
+                    raise BodyTooLargeError(mebibytes_max)
+    except TimeoutError:
+        raise BodyTooSlowError from None
+    except ConnectionError as error:  # Nobody is left to read this.
+        raise InvalidRequestError(*CUT) from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequestError(*DAMAGED) from error
+    finally:
+        _room.give_back(len(body))
+    return _gunzip(bytes(body), mebibytes_max) if is_compressed else bytes(body)
+
+
+def check_media_type(request: web.Request, *media_types: str) -> None:
+    """Make sure that the body comes as one of these, or does not say as what it comes.
+
+    Raises:
+        UnsupportedMediaTypeError: It says that it is something else.
+    """
+    if CONTENT_TYPE in request.headers and request.content_type not in media_types:
+        raise UnsupportedMediaTypeError(
+            f"The body must come with Content-Type: {' or '.join(media_types)}.",
+            f"El cuerpo debe enviarse con Content-Type: {' o '.join(media_types)}.",
+        )
+
+
+def is_gzip(request: web.Request) -> bool:
+    """Whether the body comes compressed with gzip.
+
+    Raises:
         UnsupportedEncodingError: It says that it is encoded in another way.
     """
     encoding = ",".join(request.headers.getall(CONTENT_ENCODING, [])).strip().lower()
     if encoding not in ("", "identity", "gzip"):
         raise UnsupportedEncodingError
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        raise BodyTooLargeError
-    body = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > BODY_BYTES_MAX:
-                    raise BodyTooLargeError
-    except TimeoutError:
-        raise BodyTooSlowError from None
-    except ConnectionError as error:  # Nobody is left to read this.
-        raise InvalidRequestError("La conexión se cortó antes de llegar todo el cuerpo.") from error
-    except web.RequestPayloadError as error:
-        raise InvalidRequestError(_DAMAGED) from error
-    return _gunzip(bytes(body)) if encoding == "gzip" else bytes(body)
+    return encoding == "gzip"
 
 
-def _gunzip(data: bytes) -> bytes:
+def _gunzip(data: bytes, mebibytes_max: int) -> bytes:
     """Decompress one whole gzip member; its checksum and length must be there and be right."""
     member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        body = member.decompress(data, BODY_BYTES_MAX + 1)
+        body = member.decompress(data, mebibytes_max * _MEBIBYTE + 1)
     except zlib.error as error:
-        raise InvalidRequestError(_DAMAGED) from error
-    if len(body) > BODY_BYTES_MAX:
-        raise BodyTooLargeError
+        raise InvalidRequestError(*DAMAGED) from error
+    if len(body) > mebibytes_max * _MEBIBYTE:
+        raise BodyTooLargeError(mebibytes_max)
     if not member.eof or member.unused_data:
-        raise InvalidRequestError(_DAMAGED)
+        raise InvalidRequestError(*DAMAGED)
     return body

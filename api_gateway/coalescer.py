@@ -138,7 +138,10 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
             len(self._waiting) >= _WAITING_MAX
             or self._waiting_bytes + call.size > _WAITING_BYTES_MAX
         ):
-            raise UnavailableError("El sistema está sobrecargado. Intente de nuevo en un momento.")
+            raise UnavailableError(
+                "The system is overloaded. Try again in a moment.",
+                "El sistema está sobrecargado. Intente de nuevo en un momento.",
+            )
         self._waiting.add(call)
         self._waiting_bytes += call.size
         self._queue.append(call)

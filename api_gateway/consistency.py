@@ -43,6 +43,10 @@ class Wish:
     min_index: int = 0
 
 
+STRONG: Final = Wish()
+"""What a read is unless its client asks for less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What an answer reflects.
@@ -80,13 +84,20 @@ def wish_of(request: web.Request) -> Wish:
         (level,) = map(Level, named)
     except ValueError:
         raise InvalidRequestError(
-            "La consistencia de una lectura debe ser strong, session o local."
+            "The consistency of a read must be strong, session or local.",
+            "La consistencia de una lectura debe ser strong, session o local.",
         ) from None
     indexes = request.headers.getall(_MIN_INDEX, [])
     if len(indexes) > 1 or not all(map(_INDEX.fullmatch, indexes)):
-        raise InvalidRequestError(f"El encabezado {_MIN_INDEX} debe ser un índice del registro.")
+        raise InvalidRequestError(
+            f"The header {_MIN_INDEX} must be one log index.",
+            f"El encabezado {_MIN_INDEX} debe ser un índice del registro.",
+        )
     if level is not Level.SESSION:
         return Wish(level)
     if not indexes:
-        raise InvalidRequestError(f"Una lectura session necesita el encabezado {_MIN_INDEX}.")
+        raise InvalidRequestError(
+            f"A session read needs the header {_MIN_INDEX}.",
+            f"Una lectura session necesita el encabezado {_MIN_INDEX}.",
+        )
     return Wish(level, int(indexes[0]))

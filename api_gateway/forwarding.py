@@ -3,53 +3,66 @@
 A write is never applied twice: all its attempts carry one request id, and a leader that finds the
 id in its log answers with the first outcome. What this module keeps is the other half of that
 promise: once an attempt may have been appended, only an outcome that the log confirms is told to
-the client; a later refusal says nothing about the earlier attempt.
+the client; a later refusal says nothing about the earlier attempt. A rejection does: the leader
+that confirms it lets no earlier attempt of the same call in any more.
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
+import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from api_gateway.coalescer import Call, Coalescer
 from api_gateway.errors import (
-    FormExistsError,
+    BodyTooLargeError,
     KeyReusedError,
     NothingDoneError,
     OutcomeUnknownError,
+    RejectedError,
     StorageFullError,
     UnavailableError,
 )
-from api_gateway.forms import Form
-from api_gateway.leader import (
-    COLLECTION,
-    Committed,
-    LeaderClient,
-    Refusal,
-    Verdict,
-    WriteOutcome,
-)
+from api_gateway.leader import Committed, LeaderClient, Refusal, WriteOutcome
 from api_gateway.metrics import Metrics
 from api_gateway.watch import ClusterWatch, Leader
-from replicad.core.entry import WriteRequest, encode_write, fingerprint_of
+from replicad.core.effects import Reason, Rejected, Unresolved
+from replicad.core.entry import ENTRY_BYTES_MAX
+from replicad.core.write import WRITE_BYTES_MAX, Operation, WriteRequest, encode_write
 
+_MIB: Final = 1024 * 1024
 _WRITES_IN_BATCH_MAX: Final = 1_000
-_WRITE_BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+_WRITE_BATCH_BYTES_MAX: Final = 4 * _MIB
 
-_NOT_ENOUGH_REPLICAS = "No hay suficientes réplicas sincronizadas. Intente de nuevo más tarde."
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A write, the line of its first attempt, and how many there have been."""
+
+    write: WriteRequest
+    line: bytes
+    attempts: int = 0
+
+    def next_attempt(self) -> bytes:
+        """The line of one more attempt."""
+        self.attempts += 1
+        if self.attempts == 1:
+            return self.line
+        return encode_write(replace(self.write, attempt=self.attempts))
 
 
 class Writes:
-    """Stores forms through the leader."""
+    """Changes records through the leader."""
 
-    def __init__(
-        self, client: LeaderClient, watch: ClusterWatch, metrics: Metrics, *, deadline_s: float
-    ) -> None:
+    def __init__(self, client: LeaderClient, watch: ClusterWatch, metrics: Metrics) -> None:
         """Prepare; the coalescer's workers are started by the application."""
         self._client = client
-        self._deadline_s = deadline_s
-        self.coalescer: Coalescer[bytes, Committed] = Coalescer(
+        # Calls are told apart by gateway and number.
+        self._name = secrets.token_hex(8)
+        self._numbers = itertools.count()
+        self.coalescer: Coalescer[_Outgoing, Committed] = Coalescer(
             "write",
             self._send,
             watch,
@@ -58,40 +71,79 @@ class Writes:
             batch_bytes_max=_WRITE_BATCH_BYTES_MAX,
         )
 
-    async def insert(self, form: Form, idempotency_key: str) -> Committed:
-        """Store a new form, once, however often it is sent.
+    async def write(
+        self,
+        request: str,
+        fingerprint: str,
+        collection: str,
+        definition: int,
+        operations: tuple[Operation, ...],
+        *,
+        deadline: float,
+    ) -> Committed:
+        """Have a write done, once, however often it is sent.
+
+        Args:
+            request: The idempotency key.
+            fingerprint: As in WriteRequest.
+            collection: Whose records.
+            definition: The version of the definition by which they were checked.
+            operations: What is to happen.
+            deadline: When there must be an answer, in the event loop's time.
 
         Raises:
-            FormExistsError: Another request stored this id.
-            KeyReusedError: The key came before with another form.
+            RejectedError: The state does not allow it; nothing was done.
+            KeyReusedError: The request id came before with another fingerprint.
+            BodyTooLargeError: It does not fit into one entry of the log.
             StorageFullError: Nothing was stored: the leader's disk is full.
             UnavailableError: Nothing was stored: no leader, or too few in-sync replicas.
             OutcomeUnknownError: The deadline came, and an attempt may have been appended.
         """
-        line = encode_write(
-            WriteRequest(
-                request=idempotency_key,
-                fingerprint=fingerprint_of(COLLECTION, form.key, form.value),
-                collection=COLLECTION,
-                key=form.key,
-                value=form.value,
-            )
-        )
-        deadline = asyncio.get_running_loop().time() + self._deadline_s
-        call: Call[bytes, Committed] = Call(line, len(line), deadline)
+        call_name = f"{self._name}{next(self._numbers):x}"
+        write = WriteRequest(request, fingerprint, collection, definition, operations, call_name)
+        line = encode_write(write)
+        if len(line) > WRITE_BYTES_MAX:
+            raise BodyTooLargeError(ENTRY_BYTES_MAX // _MIB)
+        call: Call[_Outgoing, Committed] = Call(_Outgoing(write, line), len(line), deadline)
         try:
             return await self.coalescer.run(call)
         except TimeoutError:
             if call.in_doubt:
-                raise OutcomeUnknownError(idempotency_key) from None
+                raise OutcomeUnknownError(request) from None
             raise UnavailableError from None
 
-    async def _send(self, leader: Leader, calls: Sequence[Call[bytes, Committed]]) -> None:
+    async def outcome(
+        self, request: str, fingerprint: str, collection: str, key: str, *, deadline: float
+    ) -> Committed | None:
+        """What this request id did before, if it did anything.
+
+        Args:
+            request: The idempotency key.
+            fingerprint: As in WriteRequest.
+            collection: Whose records.
+            key: Any record's.
+            deadline: As in `write`.
+
+        Raises:
+            KeyReusedError: It came before with another fingerprint.
+            UnavailableError: Nobody could tell by the deadline.
+        """
+        # No record has one of no versions: this can only be answered from memory.
+        never = (Operation(key, None, ()),)
+        try:
+            return await self.write(request, fingerprint, collection, 0, never, deadline=deadline)
+        except RejectedError:
+            return None
+        except OutcomeUnknownError:
+            raise UnavailableError from None
+
+    async def _send(self, leader: Leader, calls: Sequence[Call[_Outgoing, Committed]]) -> None:
+        lines = [call.payload.next_attempt() for call in calls]
         doubts_before = [call.in_doubt for call in calls]
         for call in calls:
             call.in_doubt = True  # First: the deadline may come while the answer is awaited.
         try:
-            outcomes = await self._client.write(leader, [call.payload for call in calls])
+            outcomes = await self._client.write(leader, lines)
         except NothingDoneError:
             for call, doubt in zip(calls, doubts_before, strict=True):
                 call.in_doubt = doubt
@@ -100,16 +152,20 @@ class Writes:
             _settle(call, outcome, in_doubt_before=doubt)
 
 
-def _settle(call: Call[bytes, Committed], outcome: WriteOutcome, *, in_doubt_before: bool) -> None:
+def _settle(
+    call: Call[_Outgoing, Committed], outcome: WriteOutcome, *, in_doubt_before: bool
+) -> None:
     match outcome:
         case Committed():
-            call.settle(outcome)
-        case Verdict.DUPLICATE:
-            # Of another request: this one's own id would have been found first.
-            call.fail(FormExistsError())
-        case Verdict.MISMATCH:
+            # What an attempt of this very call did is no replay.
+            is_replay = outcome.again and not in_doubt_before
+            call.settle(outcome if outcome.again is is_replay else replace(outcome, again=False))
+        case Rejected(reason=Reason.MISMATCH):
             call.fail(KeyReusedError())
-        case Verdict.UNKNOWN:
+        case Rejected():
+            # Also of an attempt in doubt: its own id would have been found first.
+            call.fail(RejectedError(outcome))
+        case Unresolved():
             pass  # The next attempt, with the same id, finds out.
         case Refusal():
             call.in_doubt = in_doubt_before
@@ -119,9 +175,14 @@ def _settle(call: Call[bytes, Committed], outcome: WriteOutcome, *, in_doubt_bef
             assert_never(outcome)
 
 
-def _refuse(call: Call[bytes, Committed], refusal: Refusal) -> None:
+def _refuse(call: Call[_Outgoing, Committed], refusal: Refusal) -> None:
     """Answer at once where waiting does not help; anything else is tried again."""
     if refusal is Refusal.DISK_FULL:
         call.fail(StorageFullError())
     elif refusal is Refusal.NOT_ENOUGH_REPLICAS:
-        call.fail(UnavailableError(_NOT_ENOUGH_REPLICAS))
+        call.fail(
+            UnavailableError(
+                "There are not enough in-sync replicas. Try again later.",
+                "No hay suficientes réplicas sincronizadas. Intente de nuevo más tarde.",
+            )
+        )

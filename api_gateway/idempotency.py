@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -14,7 +15,20 @@ from api_gateway.errors import InvalidRequestError
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-def key_of(request: web.Request) -> str:
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a request is known by.
+
+    Attributes:
+        text: The key.
+        is_own: Whether the client chose it: then there may have been an earlier request.
+    """
+
+    text: str
+    is_own: bool
+
+
+def key_of(request: web.Request) -> Key:
     """The request's Idempotency-Key, or a new one if it has none.
 
     Raises:
@@ -22,9 +36,9 @@ def key_of(request: web.Request) -> str:
     """
     match request.headers.getall("Idempotency-Key", []):
         case []:
-            return _new_key()
+            return Key(new_key(), is_own=False)
         case [key]:
-            return check_key(key)
+            return Key(check_key(key), is_own=True)
     raise _invalid()
 
 
@@ -41,11 +55,12 @@ def check_key(key: str) -> str:
 
 def _invalid() -> InvalidRequestError:
     return InvalidRequestError(
-        "Una Idempotency-Key debe tener de 1 a 128 caracteres ASCII visibles."
+        "An Idempotency-Key must be 1 to 128 visible ASCII characters.",
+        "Una Idempotency-Key debe tener de 1 a 128 caracteres ASCII visibles.",
     )
 
 
-def _new_key() -> str:
+def new_key() -> str:
     """48 bits of time in milliseconds, then 80 random bits, in hex: as a UUIDv7, RFC 9562.
 
     Ids that grow with time keep the record store's index of request ids small to touch.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from io import BytesIO
 from typing import Any, Final, assert_never
 
@@ -16,10 +16,10 @@ import aiohttp
 import orjson
 
 from api_gateway.consistency import Seen
-from api_gateway.errors import BehindError, NoAnswerError, NothingDoneError
+from api_gateway.errors import BehindError, GoneError, NoAnswerError, NothingDoneError
 from api_gateway.watch import Leader, Source
+from replicad.core.effects import Reason, Rejected, Unresolved
 
-COLLECTION: Final = "formularios"
 _CONNECT_S: Final = 1.0
 
 
@@ -30,6 +30,8 @@ class Committed:
     Attributes:
         index, epoch, digest: Of its log entry; the digest in hex. Epoch and digest are None in
             the answer to a retry so late that the log no longer has the entry.
+        done: What it did to each record, in order: letters of `entry.DONE`.
+        again: Whether this is the outcome of an earlier attempt or request.
         acks: The replicas that hold it.
         timing: Milliseconds by name: the leader's fsync, each follower's ack.
     """
@@ -37,20 +39,10 @@ class Committed:
     index: int
     epoch: int | None
     digest: str | None
+    done: str
+    again: bool
     acks: tuple[str, ...]
     timing: Mapping[str, float]
-
-
-class Verdict(Enum):
-    """Outcomes of a write that say no more than their name.
-
-    DUPLICATE: another request stored this id. MISMATCH: the request id came before with another
-    body. UNKNOWN: appended, but leadership was lost before it committed.
-    """
-
-    DUPLICATE = "duplicate"
-    MISMATCH = "mismatch"
-    UNKNOWN = "unknown"
 
 
 class Refusal(StrEnum):
@@ -63,7 +55,22 @@ class Refusal(StrEnum):
     BROKER_DOWN = "broker-down"
 
 
-WriteOutcome = Committed | Verdict | Refusal
+WriteOutcome = Committed | Rejected | Unresolved | Refusal
+RecordName = tuple[str, str]
+"""A collection's name and the id of one of its records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record.
+
+    Attributes:
+        version: The index of the entry that last wrote it.
+        value: Its bytes as stored.
+    """
+
+    version: int
+    value: bytes
 
 
 class LeaderClient:
@@ -103,21 +110,35 @@ class LeaderClient:
             raise NoAnswerError(f"{leader.name} sent an answer that is none") from error
 
     async def get(
-        self, source: Leader | Source, keys: Sequence[str]
-    ) -> tuple[list[bytes | None], Seen]:
-        """Read the forms with these ids.
+        self, source: Leader | Source, names: Sequence[RecordName]
+    ) -> tuple[list[Stored | None], Seen]:
+        """Read these records.
 
         Returns:
-            The stored bytes of each, in the order of `keys`, None where there is no such form;
-            and what they reflect.
+            Each of them, in the order of `names`, None where there is none; and what they
+            reflect, all at once.
 
         Raises:
             LeaderError: No answer, or none that the leader could confirm.
         """
-        body = orjson.dumps({"collection": COLLECTION, "keys": keys})
-        answer, headers = await self._post(source, "gets", body)
-        values = _lines(source, answer, count=len(keys))
-        return [None if value == b"null" else value for value in values], _seen(source, headers)
+        answer, headers = await self._post(source, "gets", orjson.dumps({"keys": names}))
+        lines = _lines(source, answer, count=len(names))
+        try:
+            return [decode_record(line) for line in lines], _seen(source, headers)
+        except ValueError as error:
+            raise NoAnswerError(f"{source.name} sent an answer that is none") from error
+
+    async def query(self, source: Leader | Source, query: bytes) -> tuple[bytes, Seen]:
+        """Ask an encoded query.
+
+        Returns:
+            The answer's body, and what it reflects.
+
+        Raises:
+            LeaderError: No answer, or none that the leader could confirm.
+        """
+        answer, headers = await self._post(source, "query", query)
+        return answer, _seen(source, headers)
 
     async def outcome(self, leader: Leader, request: str) -> tuple[Mapping[str, Any], Seen]:
         """What became of the write with this request id: see docs/protocol.md.
@@ -129,29 +150,32 @@ class LeaderClient:
         answer, headers = await self._post(leader, "requests", body)
         return _object(leader.url, answer), _seen(leader, headers)
 
-    async def records(
-        self, source: Leader | Source, genero: str | None, upto: int | None = None
+    async def stream(
+        self,
+        source: Leader | Source,
+        path: str,
+        query: Mapping[str, str],
+        upto: int | None = None,
     ) -> tuple[aiohttp.ClientResponse, Seen]:
-        """Begin to read all forms, or those of one genero, as one JSON array.
+        """Begin to read what is too long for one answer.
 
         Args:
             source: Whom to ask.
-            genero: Of the wanted forms, ignoring case; None for all.
-            upto: Only what stands up to this log index, which `source` must have applied.
+            path: Of the internal interface, for what (docs/protocol.md).
+            query: Which of it.
+            upto: As of this log index, which `source` must have applied.
 
         Returns:
-            The open response, whose body is the array, and what that reflects. The caller closes
-            the response.
+            The open response, and what its body reflects. The caller closes the response.
 
         Raises:
             LeaderError: No answer, or none that the leader could confirm.
         """
-        query = {"collection": COLLECTION} | ({} if genero is None else {"genero": genero})
         if upto is not None:
-            query["upto"] = str(upto)
+            query = {**query, "upto": str(upto)}
         with _translated(source.url):
             response = await self._session.get(
-                f"{source.url}/internal/records", params=query, headers=_condition(source)
+                f"{source.url}/internal/{path}", params=query, headers=_condition(source)
             )
         try:
             _check_status(response)
@@ -159,6 +183,19 @@ class LeaderClient:
         except (NothingDoneError, NoAnswerError):
             response.close()
             raise
+
+    async def read(
+        self, source: Leader | Source, path: str, query: Mapping[str, str]
+    ) -> tuple[bytes, Mapping[str, str], Seen]:
+        """Read an answer that fits into memory; otherwise as `stream`.
+
+        Returns:
+            Its body, its headers, and what it reflects.
+        """
+        response, seen = await self.stream(source, path, query)
+        with _translated(source.url):
+            async with response:
+                return await response.read(), response.headers, seen
 
     async def _post(
         self, target: Leader | Source, path: str, body: bytes
@@ -256,9 +293,25 @@ def _check_status(response: aiohttp.ClientResponse) -> None:
         raise NothingDoneError(f"{response.url.host} does not lead in this epoch")
     if response.status == 412:
         raise BehindError(f"{response.url.host} has not applied enough yet")
+    if response.status == 410:
+        raise GoneError(f"the log of {response.url.host} begins later")
     if response.status != 200:
         # Also a 500: it may have come after the append.
         raise NoAnswerError(f"{response.url.host} answered {response.status}")
+
+
+def decode_record(line: bytes) -> Stored | None:
+    """A line of the answer to `gets`: a version, a space and the value, or just `0`.
+
+    Raises:
+        ValueError: It is no such line.
+    """
+    if line == b"0":
+        return None
+    version, space, value = line.partition(b" ")
+    if not space:
+        raise ValueError("a record without a version")
+    return Stored(int(version), value)
 
 
 def _decode_outcome(line: bytes) -> WriteOutcome:
@@ -269,10 +322,14 @@ def _decode_outcome(line: bytes) -> WriteOutcome:
                 index=answer["index"],
                 epoch=answer["epoch"],
                 digest=answer["digest"],
+                done=answer["done"],
+                again=answer["again"],
                 acks=tuple(answer["acks"]),
                 timing=answer["timing"],
             )
+        case "rejected":
+            return Rejected(Reason(answer["reason"]), answer["position"], answer["version"])
         case "refused":
             return Refusal(answer["reason"])
-        case verdict:
-            return Verdict(verdict)
+        case unresolved:
+            return Unresolved(unresolved)

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 
 from api_gateway.app import serve_gateway
+from api_gateway.limits import DEFAULT_LIMITS, Limits
 from replicad.coordination.port import View
 from replicad.coordination.zookeeper import ZooKeeperCoordinator
 from replicad.errors import CoordinationError
@@ -29,12 +30,16 @@ class GatewaySettings:
         cluster: The cluster's name in ZooKeeper.
         zookeeper: host:port of ZooKeeper's servers, separated by commas.
         host, port: Where to listen.
+        limits: What clients may ask.
+        cors_origins: Whose pages may use it from a browser.
     """
 
     cluster: str
     zookeeper: str
     host: str
     port: int
+    limits: Limits = DEFAULT_LIMITS
+    cors_origins: frozenset[str] = frozenset()
 
 
 def run_gateway(settings: GatewaySettings) -> None:
@@ -91,7 +96,13 @@ async def _run(settings: GatewaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     views = PatientViews(settings.zookeeper, settings.cluster)
-    runner = await serve_gateway(views, host=settings.host, port=settings.port)
+    runner = await serve_gateway(
+        views,
+        host=settings.host,
+        port=settings.port,
+        limits=settings.limits,
+        cors_origins=settings.cors_origins,
+    )
     _log.info("gateway_started", cluster=settings.cluster, host=settings.host, port=settings.port)
     stopping = asyncio.create_task(stopped.wait())
     ends: set[asyncio.Future[Any]] = {stopping, views.failed}

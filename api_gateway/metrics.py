@@ -23,6 +23,11 @@ class Metrics:
             ("route",),
             registry=self._registry,
         )
+        self.in_flight = Gauge(
+            "replicad_gateway_in_flight",
+            "Requests being answered, feeds and streams included.",
+            registry=self._registry,
+        )
         self.batch_size = Histogram(
             "replicad_gateway_batch_size",
             "Client requests that travelled to the leader as one.",

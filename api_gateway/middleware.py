@@ -6,33 +6,45 @@ Defects are not caught here but by the server below: see `server.py`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from aiohttp import web
 from aiohttp.hdrs import METH_ALL
 from aiohttp.typedefs import Handler, Middleware
 
 from api_gateway import responses
-from api_gateway.errors import RequestError
+from api_gateway.errors import (
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NoSuchRouteError,
+    RequestError,
+)
 from api_gateway.metrics import Metrics
-
-_MESSAGES: Final = {
-    404: "La ruta solicitada no existe.",
-    405: "El método no está permitido en esta ruta.",
-}
 
 
 @web.middleware
-async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def tell_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every refusal into a status and a JSON body."""
     try:
         return await handler(request)
     except RequestError as failure:
-        return responses.from_request_error(failure)
+        return _refusal(request, failure)
     except web.HTTPException as failure:
-        allow = {"Allow": failure.headers["Allow"]} if "Allow" in failure.headers else None
-        message = _MESSAGES.get(failure.status, "La solicitud no es válida.")
-        return responses.error(message, status=failure.status, headers=allow)
+        return _refusal(request, _as_request_error(failure))
+
+
+def _refusal(request: web.Request, failure: RequestError) -> web.Response:
+    language = request.headers.get("Accept-Language")
+    return responses.refusal(failure, path=request.path, accept_language=language)
+
+
+def _as_request_error(failure: web.HTTPException) -> RequestError:
+    """What aiohttp's router refuses."""
+    match failure.status:
+        case 404:
+            return NoSuchRouteError()
+        case 405:
+            return MethodNotAllowedError(failure.headers["Allow"])
+    return InvalidRequestError()
 
 
 def measuring(metrics: Metrics) -> Middleware:

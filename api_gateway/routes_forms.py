@@ -12,19 +12,22 @@ from aiohttp import web
 
 from api_gateway import responses
 from api_gateway.bodies import read_body
+from api_gateway.compression import CodedStream
 from api_gateway.consistency import wish_of
+from api_gateway.definitions import FORMS
 from api_gateway.errors import (
-    FormExistsError,
-    FormNotFoundError,
     InvalidRequestError,
     LeaderError,
+    NoSuchRecordError,
+    RecordExistsError,
     RequestError,
 )
 from api_gateway.forms import check_id, parse_form
-from api_gateway.forwarding import Writes
 from api_gateway.idempotency import key_of
-from api_gateway.leader import Committed
+from api_gateway.leader import Stored
 from api_gateway.reads import Reads
+from api_gateway.receipts import proof_of
+from api_gateway.record_writes import RecordWrites
 
 _GENERO_CHARACTERS_MAX: Final = 128
 # Slashes and line ends included, which `.` would leave out.
@@ -43,7 +46,7 @@ class FormRoutes:
         body_timeout_s: How long a request's body may take to arrive.
     """
 
-    writes: Writes
+    writes: RecordWrites
     reads: Reads
     body_timeout_s: float
 
@@ -61,29 +64,29 @@ class FormRoutes:
 
     async def verify(self, request: web.Request) -> web.Response:
         """Tell whether there is a form with this id."""
-        value, headers = await self._get(request)
-        if value is None:
-            return responses.ok(FormNotFoundError.message, headers)
-        return responses.error(FormExistsError.message, status=200, headers=headers)
+        stored, headers = await self._get(request)
+        if stored is None:
+            return responses.ok(NoSuchRecordError.older_spanish, headers)
+        return responses.error(RecordExistsError.older_spanish, status=200, headers=headers)
 
     async def insert(self, request: web.Request) -> web.Response:
         """Store a new form."""
         idempotency_key = key_of(request)
         form = parse_form(await read_body(request, self.body_timeout_s))
-        committed = await self.writes.insert(form, idempotency_key)
-        return responses.ok("Registro ingresado correctamente.", _proof(committed))
+        _, committed = await self.writes.insert(FORMS, form, idempotency_key)
+        return responses.ok("Registro ingresado correctamente.", proof_of(committed))
 
     async def get_one(self, request: web.Request) -> web.Response:
         """Give one form back, byte for byte as it is stored."""
-        value, headers = await self._get(request)
-        if value is None:
-            return responses.error(FormNotFoundError.message, status=404, headers=headers)
-        return responses.raw_json(value, headers=headers)
+        stored, headers = await self._get(request)
+        if stored is None:
+            return responses.error(NoSuchRecordError.older_spanish, status=404, headers=headers)
+        return responses.raw_json(stored.value, headers=headers)
 
-    async def _get(self, request: web.Request) -> tuple[bytes | None, Mapping[str, str]]:
+    async def _get(self, request: web.Request) -> tuple[Stored | None, Mapping[str, str]]:
         key, wish = check_id(request.match_info["id"]), wish_of(request)
-        value, seen = await self.reads.get(key, wish)
-        return value, seen.headers(wish.level)
+        stored, seen = await self.reads.get(FORMS, key, wish)
+        return stored, seen.headers(wish.level)
 
     async def get_all(self, request: web.Request) -> web.StreamResponse:
         """Stream all forms in the order in which they were stored."""
@@ -94,15 +97,16 @@ class FormRoutes:
         genero = request.match_info["genero"]
         if len(genero) > _GENERO_CHARACTERS_MAX:
             raise InvalidRequestError(
-                f"El genero debe tener a lo más {_GENERO_CHARACTERS_MAX} caracteres."
+                f"The genero may have at most {_GENERO_CHARACTERS_MAX} characters.",
+                f"El genero debe tener a lo más {_GENERO_CHARACTERS_MAX} caracteres.",
             )
         return await self._stream(request, genero)
 
     async def _stream(self, request: web.Request, genero: str | None) -> web.StreamResponse:
         wish = wish_of(request)
-        stream = await self.reads.records(genero, wish)
+        stream = await self.reads.records(FORMS, genero, wish)
         headers = {**responses.JSON_CONTENT, **stream.seen.headers(wish.level)}
-        response = web.StreamResponse(headers=headers)
+        response = CodedStream(headers=headers)
         try:
             await response.prepare(request)
             async with aclosing(stream.chunks()) as chunks:
@@ -116,19 +120,3 @@ class FormRoutes:
         finally:
             stream.close()
         return response
-
-
-def _proof(committed: Committed) -> dict[str, str]:
-    """Headers that say where the write is, and what took how long."""
-    headers = {
-        "X-Replicad-Index": str(committed.index),
-        "X-Replicad-Acks": ",".join(committed.acks),
-    }
-    if committed.epoch is not None and committed.digest is not None:
-        headers["X-Replicad-Epoch"] = str(committed.epoch)
-        headers["X-Replicad-Digest"] = committed.digest
-    if committed.timing:
-        headers["Server-Timing"] = ", ".join(
-            f"{name};dur={milliseconds}" for name, milliseconds in committed.timing.items()
-        )
-    return headers

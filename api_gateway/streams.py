@@ -1,4 +1,4 @@
-"""An array of forms on its way to a client, whatever happens to the replica that sends it."""
+"""Records on their way to a client, whatever happens to the replica that sends them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _SILENCE_S: Final = 4.0
 _RESUMPTIONS_MAX: Final = 3
 
 
-class FormStream:
-    """The bytes of one JSON array.
+class RecordStream:
+    """The bytes of one answer.
 
-    As of one log index, all replicas that have applied it give the same bytes: forms are only
-    ever added, and stand in the order of the log. So what one replica breaks off, another one
-    that is asked for the same index completes.
+    As of one log index, all replicas that have applied it give the same bytes, whatever was
+    written since: records stand in the order of the log. So what one replica breaks off, another
+    one that is asked for the same index completes.
 
     Attributes:
-        seen: What the array reflects.
+        seen: What they reflect.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class FormStream:
         Args:
             response: Open, nothing read yet.
             seen: What it reflects.
-            resume: Opens the same array anew at any replica.
+            resume: Opens the same answer anew at any replica.
         """
         self.seen = seen
         self._response = response
         self._resume = resume
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """All bytes of the array, once each.
+        """All bytes, once each.
 
         Raises:
             NoAnswerError: It broke off too often, or differently: it is not complete.
@@ -68,7 +68,7 @@ class FormStream:
             if skip:
                 break
             return
-        raise NoAnswerError("an array broke off and could not be completed")
+        raise NoAnswerError("a stream broke off and could not be completed")
 
     async def _read(self) -> bytes:
         async with asyncio.timeout(_SILENCE_S):

@@ -73,7 +73,9 @@ def failover(
     if faults and system != "replicad":
         ensure_etcd()
     out.parent.mkdir(parents=True, exist_ok=True)
-    results = Results(describe_machine(out.parent), command_line(), writers)
+    results = Results(
+        describe_machine(out.parent), command_line("tests.benchmarks.failover"), writers
+    )
     bench = _Bench(results, out)
     with interruptible():
         for number in range(rounds if faults else 0):

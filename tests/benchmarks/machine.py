@@ -35,9 +35,9 @@ def describe_machine(directory: Path) -> dict[str, str]:
     return found | {package: _version(package) for package in _PACKAGES}
 
 
-def command_line() -> str:
-    """The command that was run, to be run again from the checkout's top."""
-    return shlex.join(["python", "-m", "tests.benchmarks.failover", *sys.argv[1:]])
+def command_line(module: str) -> str:
+    """The command by which `module` was run, to be run again from the checkout's top."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def _commit() -> str:

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import aiohttp
 
+from api_gateway.definitions import FORMS
 from api_gateway.errors import LeaderError
-from api_gateway.leader import COLLECTION, Committed, LeaderClient
+from api_gateway.leader import Committed, LeaderClient
 from api_gateway.watch import Leader
-from replicad.core.entry import WriteRequest, encode_write, fingerprint_of
+from replicad.core.write import Operation, Wanted, WriteRequest, encode_write, fingerprint_of
 from tests.benchmarks.faults import await_level
 from tests.benchmarks.load import form
 from tests.benchmarks.replicad_stack import Replicad
@@ -93,8 +94,9 @@ async def fill(stack: Replicad, session: aiohttp.ClientSession, prefix: str, cou
 
 def _line(key: str) -> bytes:
     value = form(key)
-    fingerprint = fingerprint_of(COLLECTION, key, value)
-    return encode_write(WriteRequest(key, fingerprint, COLLECTION, key, value))
+    fingerprint = fingerprint_of(FORMS, [(key, value)])
+    operation = Operation(key, value, Wanted.ABSENT)
+    return encode_write(WriteRequest(key, fingerprint, FORMS, 0, (operation,), "0"))
 
 
 async def _store(client: LeaderClient, leader: Leader, lines: list[bytes]) -> None:

@@ -11,14 +11,17 @@ from functools import partial
 
 import aio_pika
 import pytest
+from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
 from replicad.broker.rabbitmq import RabbitBroker
 from replicad.core.messages import Append, Message
+from replicad.errors import BrokerError
 from tests.support.servers import RabbitMQServer
 from tests.support.waiting import eventually
 from tests.unit.broker.contract import (
     ACK,
     APPEND,
+    CHANGE,
     LINES,
     BrokerContract,
     NewNode,
@@ -47,8 +50,69 @@ async def new_node(server: RabbitMQServer) -> AsyncIterator[NewNode]:
         await node.broker.stop()
 
 
+class RabbitTaken:
+    """Another system with a durable queue of its own, bound to everything."""
+
+    def __init__(self, url: str) -> None:
+        self.bodies: list[bytes] = []
+        self.messages: list[AbstractIncomingMessage] = []
+        self._url = url
+        self._connection: AbstractConnection | None = None
+
+    async def begin(self) -> None:
+        self._connection = await aio_pika.connect(self._url)
+        channel = await self._connection.channel()
+        exchange = await channel.declare_exchange(
+            f"replicad.{CLUSTER}.changes", "topic", durable=True
+        )
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind(exchange, "#")
+        await queue.consume(self._take, no_ack=True)
+
+    async def _take(self, message: AbstractIncomingMessage) -> None:
+        self.messages.append(message)
+        self.bodies.append(message.body)
+
+    async def end(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+@pytest.fixture
+async def taken(server: RabbitMQServer) -> AsyncIterator[RabbitTaken]:
+    taken = RabbitTaken(server.url)
+    yield taken
+    await taken.end()
+
+
 class TestRabbitBroker(BrokerContract):
     """The contract, on the real thing."""
+
+
+async def test_a_change_says_where_it_stands(new_node: NewNode, taken: RabbitTaken) -> None:
+    n1 = await new_node("n1")
+    await taken.begin()
+    await n1.broker.publish([CHANGE])
+    await eventually(lambda: bool(taken.messages))
+    (message,) = taken.messages
+    assert message.routing_key == "forms.insert"
+    assert message.delivery_mode is aio_pika.DeliveryMode.PERSISTENT
+    assert (message.message_id, message.app_id) == ("8.0", "n1")
+    assert (message.headers["index"], message.headers["position"]) == (8, 0)
+
+
+async def test_publishing_goes_on_after_a_restart(
+    server: RabbitMQServer, new_node: NewNode, taken: RabbitTaken
+) -> None:
+    n1 = await new_node("n1")
+    await n1.broker.publish([CHANGE])
+    await asyncio.to_thread(server.stop, signal.SIGKILL)
+    with pytest.raises(BrokerError):
+        await n1.broker.publish([CHANGE])
+    await asyncio.to_thread(server.start)
+    await taken.begin()  # The exchange is durable.
+    await n1.broker.publish([CHANGE])
+    await eventually(lambda: taken.bodies == [CHANGE.encode()])
 
 
 async def test_queues_bear_telling_names_and_vanish(

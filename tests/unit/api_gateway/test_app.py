@@ -8,6 +8,7 @@ import pytest
 
 from api_gateway import app as app_module
 from api_gateway.app import Deadlines, serve_gateway
+from api_gateway.limits import Limits
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.coordination.port import View
 from tests.support.fake_leader import FakeCluster, FakeLeader, Fault, form
@@ -80,3 +81,50 @@ async def test_ends_in_time_and_answers_what_waits(
         assert response.headers["Idempotency-Key"]
         with pytest.raises(aiohttp.ClientConnectorError):
             await client.get("/healthz")
+
+
+async def test_limits_and_origins_are_those_asked_for(cluster: FakeCluster) -> None:
+    runner = await serve_gateway(
+        MemoryCoordinator(cluster.store),
+        host="127.0.0.1",
+        port=0,
+        limits=Limits(requests_per_s=0.01, burst=1),
+        cors_origins=frozenset({"https://forms.example"}),
+    )
+    async with client_of(runner) as client:
+        origin = {"Origin": "https://forms.example"}
+        async with client.get("/v1/cluster", headers=origin) as response:
+            assert response.status == 200
+        async with client.get("/v1/cluster", headers=origin) as response:
+            assert response.status == 429
+            assert response.headers["Access-Control-Allow-Origin"] == "https://forms.example"
+            assert response.content_type == "application/problem+json"
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/collections/%00", 400),
+        ("GET", "/v1/collections/%ff", 400),
+        ("GET", "/v1/collections/%zz", 400),
+        ("GET", "/v1/collections/..%2f..", 400),
+        ("GET", "/v1/collections/a%2fb/records", 400),
+        ("PUT", "/v1/collections/" + "x" * 60_000, 400),
+        ("GET", "/v1/collections/formularios/records/" + "x" * 60_000, 400),
+        ("GET", "/v1/collections/formularios/records/a%00b", 400),
+        ("GET", "/v1/collections/formularios/records/a%2fb", 400),
+        ("DELETE", "/v1/collections/formularios/records/%e2%82", 400),
+        ("GET", "/v1/collections/formularios/records/a/history/x", 404),
+        ("GET", "/v1/collections/formularios/records?%00=%ff", 400),
+        ("GET", "/v1/collections/formularios/records:nothing", 404),
+        ("GET", "/v1/collections/formularios/records?" + "&".join(["a=1"] * 10_000), 400),
+    ],
+    ids=lambda value: value[:48] if isinstance(value, str) else None,
+)
+async def test_hostile_paths_are_refused(
+    gateway: aiohttp.ClientSession, method: str, path: str, status: int
+) -> None:
+    async with gateway.request(method, raw_url(gateway, path), json={}) as response:
+        assert response.status == status, await response.text()
+        assert response.content_type == "application/problem+json"

@@ -39,9 +39,10 @@ async def test_it_is_a_strong_read(gateway: aiohttp.ClientSession, leader: FakeL
 async def test_a_bad_key_is_refused(
     gateway: aiohttp.ClientSession, leader: FakeLeader, key: str
 ) -> None:
-    status, answer = await outcome_of(gateway, key)
-    assert status == 400
-    assert "Idempotency-Key" in answer["message"]
+    async with gateway.get(raw_url(gateway, f"/v1/requests/{key}")) as response:
+        assert response.status == 400
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert "Idempotency-Key" in (await response.json(content_type=None))["detail"]
     assert not leader.seen.is_set()
 
 
