@@ -10,32 +10,32 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from api_gateway.changes import Changes
-from api_gateway.collection_writes import CollectionWrites
-from api_gateway.compression import compress_bodies
-from api_gateway.cors import answering_preflights
-from api_gateway.definitions import Definitions
-from api_gateway.docs_page import DocumentationRoutes
-from api_gateway.forwarding import Writes
-from api_gateway.headers import completing
-from api_gateway.leader import LeaderClient
-from api_gateway.limits import DEFAULT_LIMITS, Limits, limiting
+from api_gateway.cluster.forwarding import Writes
+from api_gateway.cluster.leader import LeaderClient
+from api_gateway.cluster.watch import ClusterWatch
 from api_gateway.metrics import Metrics
-from api_gateway.middleware import measuring, tell_refusals
-from api_gateway.queries import Queries
-from api_gateway.reads import Reads
-from api_gateway.record_writes import RecordWrites
-from api_gateway.routes_bulk import BulkRoutes
-from api_gateway.routes_changes import ChangeRoutes
-from api_gateway.routes_collections import CollectionRoutes
-from api_gateway.routes_forms import FormRoutes
-from api_gateway.routes_operations import OperationRoutes
-from api_gateway.routes_queries import QueryRoutes
-from api_gateway.routes_receipts import ReceiptRoutes
-from api_gateway.routes_records import Aspect, RecordRoutes
-from api_gateway.routes_requests import RequestRoutes
-from api_gateway.server import JsonErrorRunner
-from api_gateway.watch import ClusterWatch
+from api_gateway.reading.changes import Changes
+from api_gateway.reading.queries import Queries
+from api_gateway.reading.reads import Reads
+from api_gateway.records.collection_writes import CollectionWrites
+from api_gateway.records.definitions import Definitions
+from api_gateway.records.record_writes import RecordWrites
+from api_gateway.routes.bulk import BulkRoutes
+from api_gateway.routes.changes import ChangeRoutes
+from api_gateway.routes.collections import CollectionRoutes
+from api_gateway.routes.forms import FormRoutes
+from api_gateway.routes.operations import OperationRoutes
+from api_gateway.routes.queries import QueryRoutes
+from api_gateway.routes.receipts import ReceiptRoutes
+from api_gateway.routes.records import Aspect, RecordRoutes
+from api_gateway.routes.requests import RequestRoutes
+from api_gateway.web.compression import compress_bodies
+from api_gateway.web.cors import answering_preflights
+from api_gateway.web.docs_page import DocumentationRoutes
+from api_gateway.web.headers import completing
+from api_gateway.web.limits import DEFAULT_LIMITS, Limits, limiting
+from api_gateway.web.middleware import measuring, tell_refusals
+from api_gateway.web.server import JsonErrorRunner
 from replicad.coordination.port import View
 
 # Together with the server's own time to close this stays below the 3 s a stopping gateway has.

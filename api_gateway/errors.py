@@ -46,7 +46,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar, Final
 
-from api_gateway.problems import Problem
+from api_gateway.web.problems import Problem
 from replicad.core.effects import Rejected
 from replicad.errors import ReplicadError
 

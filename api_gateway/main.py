@@ -12,7 +12,7 @@ import structlog
 import uvloop
 
 from api_gateway.app import serve_gateway
-from api_gateway.limits import DEFAULT_LIMITS, Limits
+from api_gateway.web.limits import DEFAULT_LIMITS, Limits
 from replicad.coordination.port import View
 from replicad.coordination.zookeeper import ZooKeeperCoordinator
 from replicad.errors import CoordinationError

@@ -132,8 +132,8 @@ def gateway(
     cors_origins: tuple[str, ...],
 ) -> None:
     """Run one gateway until SIGTERM or SIGINT."""
-    from api_gateway.limits import Limits
     from api_gateway.main import GatewaySettings, run_gateway
+    from api_gateway.web.limits import Limits
 
     if rate_burst is not None and rate_per_client is None:
         raise click.UsageError("--rate-burst needs --rate-per-client")

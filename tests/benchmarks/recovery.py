@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from api_gateway.definitions import FORMS
+from api_gateway.cluster.leader import Committed, LeaderClient
+from api_gateway.cluster.watch import Leader
 from api_gateway.errors import LeaderError
-from api_gateway.leader import Committed, LeaderClient
-from api_gateway.watch import Leader
+from api_gateway.records.definitions import FORMS
 from replicad.core.write import Operation, Wanted, WriteRequest, encode_write, fingerprint_of
 from tests.benchmarks.faults import await_level
 from tests.benchmarks.load import form

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from api_gateway.app import serve_gateway
-from api_gateway.openapi import describe_api
+from api_gateway.openapi.document import describe_api
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from tests.support import tools
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from api_gateway.openapi import describe_api
+from api_gateway.openapi.document import describe_api
 from tests.support.cluster import Cluster
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 from aiohttp import web
 
-from api_gateway.server import JsonErrorRunner
+from api_gateway.web.server import JsonErrorRunner
 from tests.support.gateway import client_of
 
 

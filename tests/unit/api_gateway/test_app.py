@@ -8,7 +8,7 @@ import pytest
 
 from api_gateway import app as app_module
 from api_gateway.app import Deadlines, serve_gateway
-from api_gateway.limits import Limits
+from api_gateway.web.limits import Limits
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.coordination.port import View
 from tests.support.fake_leader import FakeCluster, FakeLeader, Fault, form

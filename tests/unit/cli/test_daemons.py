@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from api_gateway.limits import Limits
 from api_gateway.main import GatewaySettings
+from api_gateway.web.limits import Limits
 from replicad.cli import replicad
 
 GATEWAY = ("gateway", "--cluster", "c", "--zookeeper", "z:2181", "--listen", "127.0.0.1:8080")

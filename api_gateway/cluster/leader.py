@@ -1,0 +1,335 @@
+"""The daemons' internal HTTP interface, seen from the gateway.
+
+Source: docs/protocol.md, "Gateway and leader".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from io import BytesIO
+from typing import Any, Final, assert_never
+
+import aiohttp
+import orjson
+
+from api_gateway.cluster.watch import Leader, Source
+from api_gateway.errors import BehindError, GoneError, NoAnswerError, NothingDoneError
+from api_gateway.reading.consistency import Seen
+from replicad.core.effects import Reason, Rejected, Unresolved
+
+_CONNECT_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The write is on every in-sync replica.
+
+    Attributes:
+        index, epoch, digest: Of its log entry; the digest in hex. Epoch and digest are None in
+            the answer to a retry so late that the log no longer has the entry.
+        done: What it did to each record, in order: letters of `entry.DONE`.
+        again: Whether this is the outcome of an earlier attempt or request.
+        acks: The replicas that hold it.
+        timing: Milliseconds by name: the leader's fsync, each follower's ack.
+    """
+
+    index: int
+    epoch: int | None
+    digest: str | None
+    done: str
+    again: bool
+    acks: tuple[str, ...]
+    timing: Mapping[str, float]
+
+
+class Refusal(StrEnum):
+    """Why a leader appended nothing."""
+
+    NOT_ENOUGH_REPLICAS = "not-enough-replicas"
+    DISK_FULL = "disk-full"
+    OVERLOADED = "overloaded"
+    NOT_LEADER = "not-leader"
+    BROKER_DOWN = "broker-down"
+
+
+WriteOutcome = Committed | Rejected | Unresolved | Refusal
+RecordName = tuple[str, str]
+"""A collection's name and the id of one of its records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record.
+
+    Attributes:
+        version: The index of the entry that last wrote it.
+        value: Its bytes as stored.
+    """
+
+    version: int
+    value: bytes
+
+
+class LeaderClient:
+    """Calls the leader and other replicas. Retries and deadlines are the callers'.
+
+    A read is strong at a Leader. A Source answers with what it has applied, or is behind.
+    """
+
+    def __init__(self) -> None:
+        """Open the connection pool; needs a running loop."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            # Callers bound each call as a whole; only a connection's start has a limit here.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def write(self, leader: Leader, lines: Sequence[bytes]) -> list[WriteOutcome]:
+        """Send encoded writes as one request.
+
+        Returns:
+            One outcome for each line, in their order.
+
+        Raises:
+            NothingDoneError: No line was appended.
+            NoAnswerError: Any of them may have been appended.
+        """
+        body, _ = await self._post(leader, "writes", b"".join(lines))
+        answers = _lines(leader, body, count=len(lines))
+        try:
+            return [_decode_outcome(answer) for answer in answers]
+        except (ValueError, KeyError, TypeError) as error:
+            raise NoAnswerError(f"{leader.name} sent an answer that is none") from error
+
+    async def get(
+        self, source: Leader | Source, names: Sequence[RecordName]
+    ) -> tuple[list[Stored | None], Seen]:
+        """Read these records.
+
+        Returns:
+            Each of them, in the order of `names`, None where there is none; and what they
+            reflect, all at once.
+
+        Raises:
+            LeaderError: No answer, or none that the leader could confirm.
+        """
+        answer, headers = await self._post(source, "gets", orjson.dumps({"keys": names}))
+        lines = _lines(source, answer, count=len(names))
+        try:
+            return [decode_record(line) for line in lines], _seen(source, headers)
+        except ValueError as error:
+            raise NoAnswerError(f"{source.name} sent an answer that is none") from error
+
+    async def query(self, source: Leader | Source, query: bytes) -> tuple[bytes, Seen]:
+        """Ask an encoded query.
+
+        Returns:
+            The answer's body, and what it reflects.
+
+        Raises:
+            LeaderError: No answer, or none that the leader could confirm.
+        """
+        answer, headers = await self._post(source, "query", query)
+        return answer, _seen(source, headers)
+
+    async def outcome(self, leader: Leader, request: str) -> tuple[Mapping[str, Any], Seen]:
+        """What became of the write with this request id: see docs/protocol.md.
+
+        Raises:
+            LeaderError: No answer, or none that the leader could confirm.
+        """
+        body = orjson.dumps({"request": request})
+        answer, headers = await self._post(leader, "requests", body)
+        return _object(leader.url, answer), _seen(leader, headers)
+
+    async def stream(
+        self,
+        source: Leader | Source,
+        path: str,
+        query: Mapping[str, str],
+        upto: int | None = None,
+    ) -> tuple[aiohttp.ClientResponse, Seen]:
+        """Begin to read what is too long for one answer.
+
+        Args:
+            source: Whom to ask.
+            path: Of the internal interface, for what (docs/protocol.md).
+            query: Which of it.
+            upto: As of this log index, which `source` must have applied.
+
+        Returns:
+            The open response, and what its body reflects. The caller closes the response.
+
+        Raises:
+            LeaderError: No answer, or none that the leader could confirm.
+        """
+        if upto is not None:
+            query = {**query, "upto": str(upto)}
+        with _translated(source.url):
+            response = await self._session.get(
+                f"{source.url}/internal/{path}", params=query, headers=_condition(source)
+            )
+        try:
+            _check_status(response)
+            return response, _seen(source, response.headers)
+        except (NothingDoneError, NoAnswerError):
+            response.close()
+            raise
+
+    async def read(
+        self, source: Leader | Source, path: str, query: Mapping[str, str]
+    ) -> tuple[bytes, Mapping[str, str], Seen]:
+        """Read an answer that fits into memory; otherwise as `stream`.
+
+        Returns:
+            Its body, its headers, and what it reflects.
+        """
+        response, seen = await self.stream(source, path, query)
+        with _translated(source.url):
+            async with response:
+                return await response.read(), response.headers, seen
+
+    async def _post(
+        self, target: Leader | Source, path: str, body: bytes
+    ) -> tuple[bytes, Mapping[str, str]]:
+        url = f"{target.url}/internal/{path}"
+        # BytesIO is written in pieces: megabytes at once would hold up the loop.
+        with _translated(target.url):
+            async with self._session.post(
+                url, data=BytesIO(body), headers=_condition(target)
+            ) as response:
+                _check_status(response)
+                return await response.read(), response.headers
+
+    async def status(self, url: str) -> Mapping[str, Any]:
+        """What a replica says of itself.
+
+        Raises:
+            LeaderError: It did not say.
+        """
+        return await self._ask(url, "status")
+
+    async def history(self, url: str) -> Mapping[str, Any]:
+        """What a replica knows of the past: see docs/protocol.md.
+
+        Raises:
+            LeaderError: It did not say.
+        """
+        return await self._ask(url, "history")
+
+    async def _ask(self, url: str, path: str) -> Mapping[str, Any]:
+        with _translated(url):
+            async with self._session.get(f"{url}/internal/{path}") as response:
+                _check_status(response)
+                return _object(url, await response.read())
+
+
+def _condition(target: Leader | Source) -> dict[str, str]:
+    """The header without whose truth the replica does nothing."""
+    match target:
+        case Leader():
+            return {"X-Replicad-Epoch": str(target.epoch)}
+        case Source():
+            return {"X-Replicad-Min-Index": str(target.min_index)}
+        case _:
+            assert_never(target)
+
+
+def _lines(target: Leader | Source, body: bytes, *, count: int) -> list[bytes]:
+    lines = body.removesuffix(b"\n").split(b"\n")
+    if len(lines) != count:
+        raise NoAnswerError(f"{target.url} answered {len(lines)} of {count}")
+    return lines
+
+
+def _object(url: str, body: bytes) -> Mapping[str, Any]:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise NoAnswerError(f"{url} sent an answer that is not JSON") from error
+    if not isinstance(answer, dict):
+        raise NoAnswerError(f"{url} sent an answer that is not an object")
+    return answer
+
+
+def _seen(target: Leader | Source, headers: Mapping[str, str]) -> Seen:
+    """What an answer says that it reflects.
+
+    Raises:
+        NoAnswerError: It does not say, or another replica has answered than was asked: one that
+            was started at an address known from before.
+    """
+    name, staleness = headers.get("X-Replicad-Replica"), headers.get("X-Replicad-Staleness-Ms")
+    if name != target.name:
+        raise NoAnswerError(f"{name} answered instead of {target.name}")
+    try:
+        return Seen(
+            name, int(headers["X-Replicad-Index"]), None if staleness is None else int(staleness)
+        )
+    except (KeyError, ValueError) as error:
+        raise NoAnswerError(f"{target.url} did not say what its answer reflects") from error
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise NothingDoneError(f"no connection to {url}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise NoAnswerError(f"the connection to {url} broke") from error
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    if response.status == 421:
+        raise NothingDoneError(f"{response.url.host} does not lead in this epoch")
+    if response.status == 412:
+        raise BehindError(f"{response.url.host} has not applied enough yet")
+    if response.status == 410:
+        raise GoneError(f"the log of {response.url.host} begins later")
+    if response.status != 200:
+        # Also a 500: it may have come after the append.
+        raise NoAnswerError(f"{response.url.host} answered {response.status}")
+
+
+def decode_record(line: bytes) -> Stored | None:
+    """A line of the answer to `gets`: a version, a space and the value, or just `0`.
+
+    Raises:
+        ValueError: It is no such line.
+    """
+    if line == b"0":
+        return None
+    version, space, value = line.partition(b" ")
+    if not space:
+        raise ValueError("a record without a version")
+    return Stored(int(version), value)
+
+
+def _decode_outcome(line: bytes) -> WriteOutcome:
+    answer = orjson.loads(line)
+    match answer["status"]:
+        case "committed":
+            return Committed(
+                index=answer["index"],
+                epoch=answer["epoch"],
+                digest=answer["digest"],
+                done=answer["done"],
+                again=answer["again"],
+                acks=tuple(answer["acks"]),
+                timing=answer["timing"],
+            )
+        case "rejected":
+            return Rejected(Reason(answer["reason"]), answer["position"], answer["version"])
+        case "refused":
+            return Refusal(answer["reason"])
+        case unresolved:
+            return Unresolved(unresolved)

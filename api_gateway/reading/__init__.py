@@ -1,0 +1,1 @@
+"""Reading records: single ones, queries, changes."""

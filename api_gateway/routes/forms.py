@@ -1,0 +1,127 @@
+"""The REST API for forms. Paths and messages are those that its users know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from api_gateway.cluster.leader import Stored
+from api_gateway.errors import (
+    InvalidRecordError,
+    InvalidRequestError,
+    LeaderError,
+    NoSuchRecordError,
+    RecordExistsError,
+    RequestError,
+)
+from api_gateway.idempotency import key_of
+from api_gateway.reading.consistency import wish_of
+from api_gateway.reading.reads import Reads
+from api_gateway.records.definitions import FORMS
+from api_gateway.records.forms import check_id, parse_form
+from api_gateway.records.receipts import proof_of
+from api_gateway.records.record_writes import RecordWrites
+from api_gateway.web import responses
+from api_gateway.web.bodies import read_body
+from api_gateway.web.compression import CodedStream
+
+_GENERO_CHARACTERS_MAX: Final = 128
+# Slashes and line ends included, which `.` would leave out.
+_ANYTHING: Final = r"[\s\S]*"
+# For one chunk of a streamed answer: a client that takes longer must not hold a replica's read
+# for ever.
+_CHUNK_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class FormRoutes:
+    """Handlers of the forms' paths.
+
+    Attributes:
+        writes, reads: The way to the replicas.
+        body_timeout_s: How long a request's body may take to arrive.
+    """
+
+    writes: RecordWrites
+    reads: Reads
+    body_timeout_s: float
+
+    def routes(self) -> list[web.RouteDef]:
+        """All of them. An id's path takes anything, so that a bad id is always told as one."""
+        everything = "/API/ObtenerTodosLosFormularios"
+        return [
+            web.get(f"/API/VerificaFormularioDuplicado/{{id:{_ANYTHING}}}", self.verify),
+            web.post("/API/IngresarFormulario", self.insert),
+            web.get(f"/API/ObtenerUnFormulario/{{id:{_ANYTHING}}}", self.get_one),
+            web.get(everything, self.get_all, allow_head=False),
+            web.get(f"{everything}/{{anything:{_ANYTHING}}}", self.get_all, allow_head=False),
+            web.get("/API/ObtenerGeneros/{genero:[^/]+}", self.get_genero, allow_head=False),
+        ]
+
+    async def verify(self, request: web.Request) -> web.Response:
+        """Tell whether there is a form with this id."""
+        stored, headers = await self._get(request)
+        if stored is None:
+            return responses.ok(NoSuchRecordError.older_spanish, headers)
+        return responses.error(RecordExistsError.older_spanish, status=200, headers=headers)
+
+    async def insert(self, request: web.Request) -> web.Response:
+        """Store a new form."""
+        idempotency_key = key_of(request)
+        form = parse_form(await read_body(request, self.body_timeout_s))
+        try:
+            _, committed = await self.writes.insert(FORMS, form, idempotency_key)
+        except InvalidRecordError as error:
+            # To these users a form that breaks a rule is a bad request, whoever made the rule.
+            raise InvalidRequestError(error.english, error.spanish) from error
+        return responses.ok("Registro ingresado correctamente.", proof_of(committed))
+
+    async def get_one(self, request: web.Request) -> web.Response:
+        """Give one form back, byte for byte as it is stored."""
+        stored, headers = await self._get(request)
+        if stored is None:
+            return responses.error(NoSuchRecordError.older_spanish, status=404, headers=headers)
+        return responses.raw_json(stored.value, headers=headers)
+
+    async def _get(self, request: web.Request) -> tuple[Stored | None, Mapping[str, str]]:
+        key, wish = check_id(request.match_info["id"]), wish_of(request)
+        stored, seen = await self.reads.get(FORMS, key, wish)
+        return stored, seen.headers(wish.level)
+
+    async def get_all(self, request: web.Request) -> web.StreamResponse:
+        """Stream all forms in the order in which they were stored."""
+        return await self._stream(request, None)
+
+    async def get_genero(self, request: web.Request) -> web.StreamResponse:
+        """Stream the forms of one genero."""
+        genero = request.match_info["genero"]
+        if len(genero) > _GENERO_CHARACTERS_MAX:
+            raise InvalidRequestError(
+                f"The genero may have at most {_GENERO_CHARACTERS_MAX} characters.",
+                f"El genero debe tener a lo más {_GENERO_CHARACTERS_MAX} caracteres.",
+            )
+        return await self._stream(request, genero)
+
+    async def _stream(self, request: web.Request, genero: str | None) -> web.StreamResponse:
+        wish = wish_of(request)
+        stream = await self.reads.records(FORMS, genero, wish)
+        headers = {**responses.JSON_CONTENT, **stream.seen.headers(wish.level)}
+        response = CodedStream(headers=headers)
+        try:
+            await response.prepare(request)
+            async with aclosing(stream.chunks()) as chunks:
+                async for chunk in chunks:
+                    async with asyncio.timeout(_CHUNK_S):
+                        await response.write(chunk)
+        except (LeaderError, RequestError, OSError):
+            # An array cut short must not look complete: no final chunk, no orderly end.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            stream.close()
+        return response

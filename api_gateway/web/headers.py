@@ -1,0 +1,46 @@
+"""What every answer carries: for browsers, caches and the pages of other origins."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+from aiohttp.hdrs import ACCEPT_ENCODING, CACHE_CONTROL, ETAG, ORIGIN, VARY
+
+from api_gateway.web.cors import ANY_ORIGIN, cors_headers
+
+CONTENT_SECURITY_POLICY: Final = "Content-Security-Policy"
+
+# Data is never a page: should a browser be led to show it as one, it can load and run nothing.
+_NOT_A_PAGE: Final = "default-src 'none'; frame-ancestors 'none'"
+_ALWAYS: Final = {
+    "Referrer-Policy": "no-referrer",
+    "Server": "replicad",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def completing(
+    origins: frozenset[str],
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """A hook that completes an answer's headers just before they are sent.
+
+    Args:
+        origins: Those whose pages may read answers; see `cors.py`.
+    """
+    vary: str = ACCEPT_ENCODING
+    if origins and ANY_ORIGIN not in origins:
+        vary = f"{ACCEPT_ENCODING}, {ORIGIN}"
+
+    async def complete(request: web.Request, response: web.StreamResponse) -> None:
+        headers = response.headers
+        headers.update(_ALWAYS)
+        headers.setdefault(CONTENT_SECURITY_POLICY, _NOT_A_PAGE)
+        # What has an ETag may be kept, and is asked about again each time; nothing else is kept.
+        headers.setdefault(CACHE_CONTROL, "no-cache" if ETAG in headers else "no-store")
+        headers.add(VARY, vary)
+        if origins:
+            headers.update(cors_headers(origins, request.headers.get(ORIGIN)))
+
+    return complete

@@ -1,0 +1,35 @@
+"""In which language a client is told of a problem: English, or Spanish if it prefers that."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from api_gateway.web.negotiation import qualities
+
+
+class Language(StrEnum):
+    """A language, by its tag (RFC 5646)."""
+
+    ENGLISH = "en"
+    SPANISH = "es"
+
+
+def preferred_language(header: str | None) -> Language:
+    """The language that an Accept-Language header asks for; English when it does not say.
+
+    A range such as `es-MX` stands for its language (RFC 4647, 3.4). Between equal weights the
+    one that the client names first wins.
+    """
+    if not header:
+        return Language.ENGLISH
+    weights: dict[str, float] = {}
+    for name, weight in qualities(header).items():
+        language = name.partition("-")[0]
+        weights[language] = max(weights.get(language, 0.0), weight)
+    anything = weights.get("*", 0.0)
+    spanish = weights.get(Language.SPANISH, anything)
+    english = weights.get(Language.ENGLISH, anything)
+    if spanish == english:
+        named = [name for name in weights if name in (Language.SPANISH, Language.ENGLISH)]
+        return Language(named[0]) if named and spanish else Language.ENGLISH
+    return Language.SPANISH if spanish > english else Language.ENGLISH
