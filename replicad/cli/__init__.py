@@ -15,7 +15,7 @@ from replicad.cli.changes import changes
 from replicad.cli.cluster import cluster
 from replicad.cli.collections import collections
 from replicad.cli.completion import completion
-from replicad.cli.connection import exit_code_of
+from replicad.cli.connection import FAILED, exit_code_of
 from replicad.cli.daemons import gateway, node
 from replicad.cli.demo import demo
 from replicad.cli.disk import disk
@@ -80,3 +80,6 @@ def main() -> None:
     except ReplicadError as error:
         click.echo(f"replicad: {error}", err=True)
         sys.exit(exit_code_of(error))
+    except OSError as error:  # A file or a directory that the user named.
+        click.echo(f"replicad: {error}", err=True)
+        sys.exit(FAILED)

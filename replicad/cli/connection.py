@@ -51,7 +51,7 @@ def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--timeout",
             "timeout_s",
             type=click.FloatRange(min=0, min_open=True),
-            default=30.0,
+            default=10.0,
             show_default=True,
             help="Seconds for each request, all attempts together.",
         ),

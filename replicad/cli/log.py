@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import suppress
 from itertools import islice
@@ -12,6 +13,7 @@ import click
 import orjson
 
 from replicad.cli import logfiles
+from replicad.cli.connection import NOT_FOUND
 
 _POLL_S: Final = 0.2
 _where = click.argument("path", metavar="DATA_DIR", type=click.Path(path_type=Path, exists=True))
@@ -29,9 +31,13 @@ def log() -> None:
 @click.option("--count", type=click.IntRange(min=1), help="How many entries.")
 @_raw
 def show(path: Path, first: int, count: int | None, as_json: bool) -> None:
-    """Show entries."""
+    """Show entries. Exit code 3: there is none from --from on."""
+    line = None
     for line in islice(logfiles.lines(path, first), count):
         _show(line, as_json)
+    if line is None:
+        click.echo(f"replicad: the log in {path} holds no entry {first}", err=True)
+        sys.exit(NOT_FOUND)
 
 
 @log.command()

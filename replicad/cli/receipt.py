@@ -9,7 +9,7 @@ import click
 import orjson
 
 from replicad.cli import logfiles
-from replicad.core.entry import Entry, decode_entry
+from replicad.core.entry import BATCH, Entry, decode_entry
 from replicad.errors import ConfigurationError, ReplicadError
 
 
@@ -33,18 +33,36 @@ def verify(file: BinaryIO, path: Path) -> None:
     """
     told = _read(file)
     entry = _find(path, told["index"])
-    if entry.digest.hex() != told["digest"]:
-        raise ReceiptError(
-            f"entry {entry.index} has the digest {entry.digest.hex()}, not {told['digest']}"
-        )
-    ids = [told["id"]] if "id" in told else [result["id"] for result in told.get("results") or ()]
-    changed = [change.key for change in entry.changes]
-    if entry.collection != told["collection"] or ids != changed:
-        raise ReceiptError(
-            f"entry {entry.index} is about {', '.join(changed) or 'no record'} in "
-            f"{entry.collection}, not about {', '.join(ids)} in {told['collection']}"
-        )
+    expected = _members(entry)
+    for member in ("digest", "collection", "id", "operation", "epoch", "etag", "results"):
+        if member in told and told[member] != expected.get(member):
+            raise ReceiptError(
+                f"entry {entry.index} has the {member} {_shown(expected.get(member))}, "
+                f"not {_shown(told[member])}"
+            )
     click.echo(f"entry {entry.index} is in the log as the receipt says, written at {entry.time}")
+
+
+def _members(entry: Entry) -> dict[str, object]:
+    """What the receipt of this entry's write says."""
+    results: list[dict[str, object]] = [
+        {
+            "id": change.key,
+            "operation": change.operation,
+            "etag": None if change.value is None else f'"{entry.index}"',
+        }
+        for change in entry.changes
+    ]
+    proof: dict[str, object] = {
+        "collection": entry.collection,
+        "epoch": entry.epoch,
+        "digest": entry.digest.hex(),
+    }
+    return proof | (results[0] if entry.operation != BATCH else {"results": results})
+
+
+def _shown(value: object) -> str:
+    return orjson.dumps(value).decode()[:200]
 
 
 def _read(file: BinaryIO) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 import aiohttp
-import orjson
 
 from replicad.client.changes import follow
 from replicad.client.errors import BrokenOffError, NotFoundError, ProtocolError
@@ -24,6 +23,7 @@ from replicad.client.types import (
     Receipt,
     Record,
     Version,
+    encode_json,
 )
 
 TIMEOUT_S: Final = 30.0
@@ -164,7 +164,7 @@ class Collection:
         answer = await self._write(
             "PUT",
             self._path,
-            orjson.dumps(definition),
+            encode_json(definition),
             key,
             params={"force": "true"} if force else None,
         )
@@ -235,7 +235,7 @@ class Collection:
             await self._write(
                 "PATCH",
                 self._record(id),
-                orjson.dumps(changes),
+                encode_json(changes),
                 key,
                 headers=_MERGE_PATCH | _conditions(if_match),
             )
@@ -259,7 +259,7 @@ class Collection:
 
     async def batch(self, operations: Sequence[Json], *, key: str | None = None) -> BatchReceipt:
         """Do up to 1,000 operations, all or none: see docs/api.md, "Batches"."""
-        body = orjson.dumps({"operations": operations})
+        body = encode_json({"operations": operations})
         answer = await self._write("POST", f"{self._path}/records:batch", body, key)
         told = answer.json()
         return BatchReceipt(
@@ -408,7 +408,7 @@ def _conditions(if_match: str | None) -> dict[str, str]:
 
 
 def _encode(value: Json | bytes) -> bytes:
-    return value if isinstance(value, bytes) else orjson.dumps(value)
+    return value if isinstance(value, bytes) else encode_json(value)
 
 
 def _index(answer: Answer) -> int:

@@ -9,6 +9,7 @@ ClientError
 |   |-- GoneError                   410: the log no longer reaches so far back
 |   |-- PreconditionFailedError     412: the record has another version
 |   `-- KeyReusedError              422: the idempotency key came before with another body
+|-- NotJsonError                the value is none that JSON has: nothing was sent
 |-- UnavailableError            nothing was done by the deadline; try again later
 |-- BrokenOffError              a stream ended in the middle: what came is not all
 |-- OutcomeUnknownError         a write was sent and may or may not be stored: ask with its key
@@ -90,6 +91,10 @@ class PreconditionFailedError(ProblemError):
 
 class KeyReusedError(ProblemError):
     """The idempotency key belongs to another request."""
+
+
+class NotJsonError(ClientError):
+    """A value that JSON does not have, such as NaN or a lone surrogate. Nothing was sent."""
 
 
 class UnavailableError(ClientError):

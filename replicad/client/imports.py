@@ -12,7 +12,7 @@ import orjson
 
 from replicad.client.errors import ProtocolError, UnavailableError, problem_error
 from replicad.client.transport import Transport, pauses
-from replicad.client.types import ImportResult, ImportStatus, Json, Record
+from replicad.client.types import ImportResult, ImportStatus, Json, Record, encode_json
 
 # Sent and not answered: what is kept to be sent again.
 _WINDOW: Final = 10_000
@@ -175,7 +175,7 @@ class Importer:
 
     def _encode(self, record: Json | bytes) -> bytes:
         if not isinstance(record, bytes):
-            return orjson.dumps(record) + b"\n"
+            return encode_json(record) + b"\n"
         if self._content_type != NDJSON:
             return record.removesuffix(b"\n") + b"\n"
         # A blank line would have no answer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,8 +10,25 @@ from typing import Any
 
 import orjson
 
+from replicad.client.errors import NotJsonError
+
 Json = Mapping[str, Any]
 """A record: a JSON object."""
+
+
+def encode_json(value: object) -> bytes:
+    """A value as JSON, or not at all: what JSON does not have is not made into null.
+
+    Raises:
+        NotJsonError: It holds such a thing.
+    """
+    try:
+        data = orjson.dumps(value)
+        if b"null" in data:  # Perhaps it was NaN.
+            json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise NotJsonError(f"not JSON: {error}: {str(value)[:60]}") from error
+    return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from replicad.core.write import encode_write
 from replicad.stack.ports import LOOPBACK, free_port
 from replicad.stack.readiness import get
 from replicad.stack.record import CLUSTER
 from tests.support.client import Client, Load, form
 from tests.support.cluster import Cluster
+from tests.support.entries import write_of
 from tests.support.logs import inserted_keys
 from tests.support.servers import ZooKeeperServer
 from tests.support.waiting import eventually, until
@@ -67,15 +69,14 @@ async def test_the_leader_hangs_and_comes_back(client: Client, cluster: Cluster)
     url = next(each["url"] for each in before["replicas"] if each["name"] == victim)
     old = {"X-Replicad-Epoch": str(before["epoch"])}
     late, fresh = f"{new_prefix()}-tarde", f"{new_prefix()}-fresco"
-    write = {"request": late, "fingerprint": "0" * 32, "collection": "formularios", "key": late}
-    line = json.dumps({**write, "value": {"id": late}}, separators=(",", ":")) + "\n"
-    query = json.dumps({"collection": "formularios", "keys": [fresh]})
+    write = write_of(late, b'{"id":"%b"}' % late.encode(), collection="formularios")
+    query = json.dumps({"keys": [["formularios", fresh]]}).encode()
 
     async def is_replaced() -> bool:
         view = await client.view()
         return view["epoch"] > before["epoch"] and view["leader"] not in (None, victim)
 
-    async def ask(path: str, body: str) -> tuple[int, bytes]:
+    async def ask(path: str, body: bytes) -> tuple[int, bytes]:
         async with session.post(f"{url}/internal/{path}", data=body, headers=old) as answer:
             return answer.status, await answer.read()
 
@@ -84,7 +85,7 @@ async def test_the_leader_hangs_and_comes_back(client: Client, cluster: Cluster)
         await cluster.stop(victim, "STOP")
         await until(is_replaced, DEADLINE_S)
         await client.store(fresh)
-        writing = asyncio.create_task(ask("writes", line))
+        writing = asyncio.create_task(ask("writes", encode_write(write)))
         reading = asyncio.create_task(ask("gets", query))
         after = len(load.stored)
         await eventually(lambda: len(load.stored) >= after + WARM)
@@ -154,7 +155,7 @@ async def test_data_without_a_state_in_zookeeper(
             async with aiohttp.ClientSession(headers={"X-Replicad-Epoch": "1"}) as session:
                 for path, body in (
                     ("writes", form("x")),
-                    ("gets", b'{"collection":"forms","keys":["x"]}'),
+                    ("gets", b'{"keys":[["forms","x"]]}'),
                     ("requests", b'{"request":"x"}'),
                 ):
                     async with session.post(f"{url}/internal/{path}", data=body) as answer:

@@ -132,6 +132,7 @@ async def test_what_became_of_a_write(client: Client) -> None:
             "digest": written.headers["X-Replicad-Digest"],
             "collection": "formularios",
             "key": key,
+            "done": "i",
         },
     )
     # A request that was refused has stored nothing, and is in no log.

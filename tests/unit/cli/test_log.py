@@ -45,7 +45,11 @@ def _receipt(data_dir: Path, at: int, **other: object) -> str:
     entry = json.loads(lines.splitlines()[at - 1])
     told = {"index": at, "digest": entry["digest"], "collection": "c", "id": entry["key"]}
     if at == 6:
-        told["results"] = [{"id": "k6"}, {"id": "k1"}, {"id": "k2"}]
+        told["results"] = [
+            {"id": "k6", "operation": "insert", "etag": '"6"'},
+            {"id": "k1", "operation": "update", "etag": '"6"'},
+            {"id": "k2", "operation": "delete", "etag": None},
+        ]
         del told["id"]
     path = data_dir / "receipt.json"
     path.write_text(json.dumps(told | other))
@@ -61,6 +65,7 @@ async def test_entries_are_shown(terminal: Terminal, data_dir: Path) -> None:
     last = await terminal.run("log", "tail", str(data_dir), "-n", "1", "--json")
     assert json.loads(last)["operation"] == "batch"
     assert await terminal.run("log", "tail", str(data_dir), "-n", "0") == ""
+    assert "no entry 7" in await terminal.run("log", "show", str(data_dir), "--from", "7", code=3)
 
 
 async def test_a_chain_is_verified(terminal: Terminal, data_dir: Path) -> None:
@@ -87,8 +92,12 @@ async def test_a_receipt_is_found_in_the_log(
     [
         ({"digest": "0" * 64}, "has the digest"),
         ({"index": 7}, "holds no entry 7"),
-        ({"id": "k9"}, "is about k5"),
-        ({"collection": "d"}, "not about k5 in d"),
+        ({"id": "k9"}, 'has the id "k5", not "k9"'),
+        ({"collection": "d"}, 'has the collection "c", not "d"'),
+        ({"operation": "delete"}, 'has the operation "insert"'),
+        ({"epoch": 2}, "has the epoch 1"),
+        ({"etag": None}, "has the etag"),
+        ({"results": []}, "has the results null"),
         ({"index": "5"}, "is no receipt"),
     ],
 )

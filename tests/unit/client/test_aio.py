@@ -8,6 +8,7 @@ from replicad.client import (
     Collection,
     ConflictError,
     NotFoundError,
+    NotJsonError,
     OutcomeUnknownError,
     PreconditionFailedError,
     ProtocolError,
@@ -110,6 +111,17 @@ async def test_an_export_that_breaks_off_is_not_taken_for_whole(
     with pytest.raises(BrokenOffError):
         async for _ in collection.export():
             pass
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 2**70, "\ud800", {1, 2}])
+async def test_what_json_does_not_have_is_not_sent(
+    collection: Collection, store: FakeStore, value: object
+) -> None:
+    for record in ({"id": "a", "x": value}, {"id": "a", "x": [None, {"y": value}]}):
+        with pytest.raises(NotJsonError):
+            await collection.insert(record)
+    assert not store.requests
+    assert (await collection.insert({"id": "a", "x": None})).index == 1
 
 
 async def test_a_client_needs_a_url_and_its_block() -> None:
