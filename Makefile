@@ -25,7 +25,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv servers tools fault-tools run test faults chaos test-compose bench-failover bench-data sim lint format lock clean
+.PHONY: help venv servers tools fault-tools run test unit-tests integration-tests faults chaos test-compose bench-failover bench-data sim lint format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,8 +65,15 @@ run: $(STAMP)  ## start a whole cluster and load the example forms (DIR=..., ONC
 	@$(BIN)/replicad demo --dir $(DIR) $(if $(ONCE),--once)
 
 test: lint servers tools fault-tools  ## lint, types and all tests under 20 s, on real servers
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/unit tests/simulation tests/spec
-	$(BIN)/python -m pytest -m "not slow" tests/integration tests/faults
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync unit-tests integration-tests
+	$(BIN)/python -m pytest -m "not slow" tests/faults
+
+# The former keep one core busy, the latter mostly wait. Each tells when it has ended.
+unit-tests: $(STAMP)
+	$(BIN)/python -m pytest tests/unit tests/simulation tests/spec
+
+integration-tests: $(STAMP)
+	$(BIN)/python -m pytest tests/integration
 
 fault-tools: $(STAMP)  # strace, libfiu, chromium and what else tests need, from Debian's packages
 	@$(BIN)/python -m tests.support.tools

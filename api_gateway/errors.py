@@ -20,6 +20,7 @@ ReplicadError
 |   |-- HistoryGoneError            410
 |   |-- PreconditionFailedError     412
 |   |-- BodyTooLargeError           413
+|   |-- WriteTooLargeError          413: what a batch stores
 |   |-- UnsupportedMediaTypeError   415
 |   |   `-- UnsupportedEncodingError    a Content-Encoding other than gzip
 |   |-- ExpectationFailedError      417
@@ -232,6 +233,20 @@ class BodyTooLargeError(RequestError):
             f"The body of the request exceeds the limit of {mebibytes_max} MiB.",
             f"El cuerpo de la solicitud supera el límite de {mebibytes_max} MiB.",
         )
+
+
+class WriteTooLargeError(RequestError):
+    """The operations do not fit into one entry of the log."""
+
+    problem = Problem.TOO_LARGE
+    english = (
+        "The operations are too large for one entry of the log: their ids and values may have "
+        "about 16 KiB less than 16 MiB together."
+    )
+    spanish = (
+        "Las operaciones no caben en una sola entrada del registro: sus ids y valores pueden "
+        "tener en total unos 16 KiB menos que 16 MiB."
+    )
 
 
 class UnsupportedMediaTypeError(RequestError):

@@ -76,12 +76,18 @@ def parse_cells(row: bytes) -> list[str | None]:
     """The cells of one row; None for an empty one without quotes.
 
     Raises:
-        CsvError: It is not UTF-8, or has a quote where there must be none.
+        CsvError: It is not UTF-8, or has a quote or a carriage return where there must be none.
     """
     try:
         text = row.decode()
     except UnicodeDecodeError:
         raise CsvError("The row is not UTF-8.", "La fila no es UTF-8.") from None
+    # Two quotes within quotes leave nothing between them: what is outside keeps its turn.
+    if "\r" in text and any("\r" in outside for outside in text.split('"')[::2]):
+        raise CsvError(
+            "A carriage return stands outside quotes: rows end with LF or CRLF.",
+            "Hay un retorno de carro fuera de comillas: las filas terminan con LF o CRLF.",
+        )
     if '"' not in text:
         return [cell or None for cell in text.split(",")]
     if not _ROW.fullmatch(text):

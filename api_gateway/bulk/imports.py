@@ -29,8 +29,9 @@ WINDOW_GROUPS: Final = 8
 _SINGLE_INSERTS: Final = 100
 # So long a group waits for more records; a client that waits for its answers waits no longer.
 _LINGER_S: Final = 0.01
-# Records that are checked before anything else gets its turn.
+# What is checked before anything else gets its turn; a record that is longer is checked whole.
 _SLICE_RECORDS: Final = 50
+_SLICE_BYTES: Final = 16 * 1024
 
 
 class Status(StrEnum):
@@ -171,6 +172,21 @@ class _Group:
         return [line for line in self.lines if line.status is None]
 
 
+class _Slices:
+    """Cuts the work of checking records, so that it leaves turns to others."""
+
+    def __init__(self) -> None:
+        self._records = self._bytes = 0
+
+    async def after(self, size: int) -> None:
+        """A record of `size` bytes was checked: pause if that is enough for one turn."""
+        self._records += 1
+        self._bytes += size
+        if self._records >= _SLICE_RECORDS or self._bytes >= _SLICE_BYTES:
+            self._records = self._bytes = 0
+            await asyncio.sleep(0)
+
+
 class Import:
     """One import on its way."""
 
@@ -235,7 +251,7 @@ class Import:
 
     async def _groups(self, pieces: Pieces) -> AsyncGenerator[_Group, None]:
         """Groups of checked lines, cut where an id comes again."""
-        group = _Group(self._target.version)
+        group, slices = _Group(self._target.version), _Slices()
         reading = asyncio.create_task(anext(pieces, None))
         try:
             while True:
@@ -250,14 +266,13 @@ class Import:
                 if arrived is None:
                     yield group
                     return
-                for number, piece in enumerate(arrived, 1):
+                for piece in arrived:
                     line = self._check(piece)
                     if group.is_full or line.key in group.keys:
                         yield group
                         group = _Group(self._target.version)
                     group.add(line)
-                    if number % _SLICE_RECORDS == 0:
-                        await asyncio.sleep(0)
+                    await slices.after(len(piece.data or b""))
                 reading = asyncio.create_task(anext(pieces, None))
         finally:
             await _end(reading)
@@ -271,6 +286,13 @@ class Import:
             line.judge(self._target.check(piece.data))
         return line
 
+    async def _check_again(self, lines: Sequence[Line]) -> None:
+        slices = _Slices()
+        for line in lines:
+            size = len(line.value)
+            line.judge(self._target.check_again(line.value))
+            await slices.after(size)
+
     async def _store(self, group: _Group, earlier: Sequence[asyncio.Task[None]]) -> None:
         if earlier:
             await asyncio.wait(earlier)
@@ -279,8 +301,7 @@ class Import:
                 if group.version != self._target.version:
                     group.version = self._target.version
                     self._one_by_one = True  # By another key field ids might repeat.
-                    for line in lines:
-                        line.judge(self._target.check_again(line.value))
+                    await self._check_again(lines)
                 elif self._one_by_one or len(lines) == 1:
                     await self._insert_each(lines, group.version)
                 else:

@@ -45,6 +45,10 @@ class Splitter(Protocol):
     def held_bytes(self) -> int:
         """How much of an unfinished record is kept."""
 
+    @property
+    def unclosed_line(self) -> int:
+        """Where the last record begins if it has no end, only the stream has; 0 otherwise."""
+
 
 class LineSplitter:
     """One record a line. Lines of white space hold none; a byte order mark is no part of any."""
@@ -57,6 +61,11 @@ class LineSplitter:
     def held_bytes(self) -> int:
         """As in Splitter."""
         return self._lines.held_bytes
+
+    @property
+    def unclosed_line(self) -> int:
+        """As in Splitter: a line ends with the stream."""
+        return 0
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
         """As in Splitter."""
@@ -76,11 +85,17 @@ class RowSplitter:
         self._row = bytearray()
         self._begin = 0  # The line in which the unfinished row begins; 0 if there is none.
         self._too_long = False
+        self._unclosed_line = 0
 
     @property
     def held_bytes(self) -> int:
         """As in Splitter."""
         return len(self._row) + self._lines.held_bytes
+
+    @property
+    def unclosed_line(self) -> int:
+        """As in Splitter: one of its quotes does not close. Known when the end was used up."""
+        return self._unclosed_line
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
         """As in Splitter."""
@@ -92,6 +107,7 @@ class RowSplitter:
         for piece in self._lines.end():
             yield from self._add(piece)
         if self._begin:
+            self._unclosed_line = self._begin
             yield self._finish()
 
     def _add(self, piece: Piece) -> Iterator[Piece]:

@@ -19,17 +19,16 @@ from api_gateway.cluster.coalescer import Call, Coalescer
 from api_gateway.cluster.leader import Committed, LeaderClient, Refusal, WriteOutcome
 from api_gateway.cluster.watch import ClusterWatch, Leader
 from api_gateway.errors import (
-    BodyTooLargeError,
     KeyReusedError,
     NothingDoneError,
     OutcomeUnknownError,
     RejectedError,
     StorageFullError,
     UnavailableError,
+    WriteTooLargeError,
 )
 from api_gateway.metrics import Metrics
 from replicad.core.effects import Reason, Rejected, Unresolved
-from replicad.core.entry import ENTRY_BYTES_MAX
 from replicad.core.write import WRITE_BYTES_MAX, Operation, WriteRequest, encode_write
 
 _MIB: Final = 1024 * 1024
@@ -80,6 +79,7 @@ class Writes:
         operations: tuple[Operation, ...],
         *,
         deadline: float,
+        if_empty: bool = False,
     ) -> Committed:
         """Have a write done, once, however often it is sent.
 
@@ -90,20 +90,24 @@ class Writes:
             definition: The version of the definition by which they were checked.
             operations: What is to happen.
             deadline: When there must be an answer, in the event loop's time.
+            if_empty: As in WriteRequest.
 
         Raises:
             RejectedError: The state does not allow it; nothing was done.
             KeyReusedError: The request id came before with another fingerprint.
-            BodyTooLargeError: It does not fit into one entry of the log.
+            WriteTooLargeError: It does not fit into one entry of the log.
             StorageFullError: Nothing was stored: the leader's disk is full.
             UnavailableError: Nothing was stored: no leader, or too few in-sync replicas.
             OutcomeUnknownError: The deadline came, and an attempt may have been appended.
         """
         call_name = f"{self._name}{next(self._numbers):x}"
-        write = WriteRequest(request, fingerprint, collection, definition, operations, call_name)
+        write = WriteRequest(
+            *(request, fingerprint, collection, definition, operations, call_name),
+            if_empty=if_empty,
+        )
         line = encode_write(write)
         if len(line) > WRITE_BYTES_MAX:
-            raise BodyTooLargeError(ENTRY_BYTES_MAX // _MIB)
+            raise WriteTooLargeError
         call: Call[_Outgoing, Committed] = Call(_Outgoing(write, line), len(line), deadline)
         try:
             return await self.coalescer.run(call)

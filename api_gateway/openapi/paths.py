@@ -327,6 +327,7 @@ def _import() -> Json:
             answers={200: answer(told, {NDJSON: LINES})},
             problems=(
                 *NAMED,
+                Problem.INVALID_QUERY,
                 Problem.BODY_TOO_SLOW,
                 Problem.TOO_LARGE,
                 Problem.UNSUPPORTED_MEDIA_TYPE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from api_gateway.errors import InvalidQueryError
 from replicad.core.query import (
@@ -33,9 +34,28 @@ _ELSEWHERE: Final = frozenset({"consistency", "at_index", "at_time", "verify"})
 
 _CONDITION: Final = re.compile(r"(?P<field>.*?)(?:\[(?P<relation>[^\]\[]*)\])?", re.DOTALL)
 _WORD: Final = re.compile(r"(?:[^\W_]|[\u0300-\u036f])+\*?")
+_LONE_PERCENT: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 _WORDS_MAX: Final = 16
 _LIMIT: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
 _RELATIONS: Final = frozenset(Relation)
+
+
+def check_encoding(query: str) -> None:
+    """Make sure that a query string, as it was sent, decodes to text: bad input is no other input.
+
+    Raises:
+        InvalidQueryError: It holds a percent sign without two hexadecimal digits, or not UTF-8.
+    """
+    try:
+        unquote_to_bytes(query).decode()
+        is_good = not _LONE_PERCENT.search(query)
+    except UnicodeError:
+        is_good = False
+    if not is_good:
+        raise _invalid(
+            "The query string is not percent-encoded UTF-8.",
+            "La cadena de consulta no es UTF-8 codificado con porcentajes.",
+        )
 
 
 def parse_query(collection: str, parameters: Iterable[tuple[str, str]]) -> Query:

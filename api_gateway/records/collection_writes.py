@@ -1,7 +1,8 @@
 """Defines collections: what their records are like is a record itself, written like any other.
 
 A new schema is compared with all records first. Those that are written while that goes on are
-compared once it is in force, and the answer tells which of them do not pass.
+compared once it is in force, and the answer tells which of them do not pass. Another key field
+needs an empty collection; whether it is that when the definition changes is the leader's to say.
 """
 
 from __future__ import annotations
@@ -148,10 +149,13 @@ class CollectionWrites:
             known: Condition = Wanted.ABSENT if stored is None else (stored.version,)
             try:
                 committed = await self._write(
-                    idempotency, fingerprint, Operation(name, value, known)
+                    idempotency,
+                    fingerprint,
+                    Operation(name, value, known),
+                    if_empty=current is not None and wanted.key != current.key,
                 )
             except RejectedError:
-                continue  # It was defined otherwise meanwhile: look again.
+                continue  # It was defined otherwise, or is empty no more: look again.
             self._definitions.forget(name)
             if failing is not None and committed.index > failing.index + 1:
                 failing = await self._failing_now(wanted)
@@ -193,9 +197,13 @@ class CollectionWrites:
             key.text, fingerprint, DEFINITIONS, name, deadline=self._deadline()
         )
 
-    async def _write(self, key: Key, fingerprint: str, operation: Operation) -> Committed:
+    async def _write(
+        self, key: Key, fingerprint: str, operation: Operation, *, if_empty: bool = False
+    ) -> Committed:
         return await self._writes.write(
-            key.text, fingerprint, DEFINITIONS, 0, (operation,), deadline=self._deadline()
+            *(key.text, fingerprint, DEFINITIONS, 0, (operation,)),
+            deadline=self._deadline(),
+            if_empty=if_empty,
         )
 
     async def _judge(

@@ -25,7 +25,8 @@ from api_gateway.errors import (
 from api_gateway.reading.consistency import Level, Wish
 from api_gateway.reading.reads import Reads
 from api_gateway.records.forms import is_id
-from api_gateway.records.validation import Validator
+from api_gateway.records.validation import Finding, Validator, pointer_to
+from api_gateway.web.languages import Phrase
 from replicad.core.write import DEFINITIONS
 
 FORMS: Final = "formularios"
@@ -81,11 +82,14 @@ class Definition:
         del told["version"]
         return orjson.dumps(told)
 
-    def errors_of(self, document: dict[str, Any]) -> list[dict[str, str]]:
+    def errors_of(self, document: dict[str, Any]) -> list[Finding]:
         """What is wrong with a record: path and message of each error; its key first."""
-        errors = [] if self.validator is None else self.validator.errors_of(document)
-        if not is_id(document.get(self.key)):
-            errors.insert(0, self._bad_key("must be there, and be an id."))
+        has_key = is_id(document.get(self.key))
+        errors: list[Finding] = []
+        if not has_key:
+            errors.append(self._bad_key("must be there, and be an id.", "debe estar, y ser un id."))
+        if self.validator is not None:
+            errors += self.validator.errors_of(document, known=None if has_key else self.key)
         return errors
 
     def check(self, document: dict[str, Any], key: str | None = None) -> str:
@@ -101,18 +105,23 @@ class Definition:
         errors = self.errors_of(document)
         own: str = document.get(self.key, "")
         if not errors and key is not None and own != key:
-            errors = [self._bad_key("must be the id under which the record is stored.")]
+            errors = [
+                self._bad_key(
+                    "must be the id under which the record is stored.",
+                    "debe ser el id con el que se guarda el registro.",
+                )
+            ]
         if errors:
-            first = f"{errors[0]['path'] or '/'}: {errors[0]['message']}"
+            where, what = errors[0]["path"] or "/", errors[0]["message"]
             raise InvalidRecordError(
-                f"The record is not as its collection wants it. {first}",
-                f"El registro no es como su colección lo pide. {first}",
+                f"The record is not as its collection wants it. {where}: {what.english}",
+                f"El registro no es como su colección lo pide. {where}: {what.spanish}",
                 extensions={"errors": errors},
             )
         return own
 
-    def _bad_key(self, what: str) -> dict[str, str]:
-        return {"path": f"/{self.key.replace('~', '~0').replace('/', '~1')}", "message": what}
+    def _bad_key(self, english: str, spanish: str) -> Finding:
+        return Finding(path=pointer_to([self.key]), message=Phrase(english, spanish))
 
 
 def check_name(name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -19,6 +19,8 @@ from api_gateway.cluster.leader import Committed, Stored
 from api_gateway.errors import (
     BodyTooLargeError,
     InvalidRecordError,
+    KeyReusedError,
+    NoSuchCollectionError,
     NoSuchRecordError,
     PreconditionFailedError,
     RejectedError,
@@ -105,14 +107,55 @@ class RecordWrites:
             RecordExistsError: There is a record with this id.
             RequestError: As `put`.
         """
+        try:
+            key = await self._id_of(collection, body.document)
+            operation = Operation(key, body.canonical, Wanted.ABSENT)
+            stored = await self._store(collection, operation, body, idempotency, conditional=False)
+        except (NoSuchCollectionError, InvalidRecordError, KeyReusedError):
+            # It may have been stored under the id that it held by an earlier definition.
+            earlier = await self._inserted(collection, body, idempotency)
+            if earlier is None:
+                raise
+            return earlier
+        return key, stored
+
+    async def _id_of(self, collection: str, document: dict[str, Any]) -> str:
+        """The id that a record holds.
+
+        Raises:
+            NoSuchCollectionError: There is no such collection.
+            InvalidRecordError: There is no id in it.
+        """
         definition = await self._definitions.of(collection)
-        if not is_id(body.document.get(definition.key)):
+        if not is_id(document.get(definition.key)):
             definition = await self._definitions.reread(collection)
-        if not is_id(body.document.get(definition.key)):
-            definition.check(body.document)
-        key: str = body.document[definition.key]
-        operation = Operation(key, body.canonical, Wanted.ABSENT)
-        return key, await self._store(collection, operation, body, idempotency, conditional=False)
+        if not is_id(document.get(definition.key)):
+            definition.check(document)
+        key: str = document[definition.key]
+        return key
+
+    async def _inserted(
+        self, collection: str, body: ObjectText, idempotency: Key
+    ) -> tuple[str, Committed] | None:
+        """The id and the outcome of an earlier request with the same key.
+
+        Raises:
+            KeyReusedError: It asked for something else.
+        """
+        if not idempotency.is_own:
+            return None
+        outcome, _ = await self._reads.outcome(idempotency.text)
+        if outcome["state"] == "unknown":
+            return None
+        key = outcome["key"]
+        if key is None:  # A batch.
+            raise KeyReusedError
+        fingerprint = fingerprint_of(collection, [(key, body.canonical)])
+        earlier = await self._writes.outcome(
+            *(idempotency.text, fingerprint, collection, key),
+            deadline=asyncio.get_running_loop().time() + self._deadline_s,
+        )
+        return None if earlier is None else (key, earlier)
 
     async def _store(
         self,

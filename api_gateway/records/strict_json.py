@@ -34,8 +34,14 @@ _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _STRING_OR_SPACE: Final = re.compile(rb"(" + _STRING + rb")|[ \t\r\n]+", re.DOTALL)
 _STRING_OR_MARK: Final = re.compile(_STRING + rb"|[][{},:]", re.DOTALL)
+_SPACE: Final = b" \t\r\n"
+_LONG_INTEGER: Final = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?![.eE])")
+"""In valid JSON without its strings: the integers that may not fit 64 bits."""
+_MANY_DIGITS: Final = b"0" * 19
+_DIGITS_ALIKE: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_DEPTH_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_BRACKETS_ALIKE: Final = bytes.maketrans(b"{}", b"[]")
+_DEPTH_STEP: Final = {ord("["): 1, ord("]"): -1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +98,26 @@ def _parse(body: bytes, depth_max: int) -> tuple[Any, bytes]:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise _why_refused(body) from error
-    # Equal bytes prove it all at once: no white space, no field lost to a duplicate, no rounded
-    # integer. Any other text, `1.0e0` or `\/` for example, is looked at token by token.
-    return document, body if orjson.dumps(document) == body else _canonical(body)
+    # Equal bytes prove it all at once: no field lost to a duplicate, no rounded integer. They do so
+    # with all white space left out, too, that within strings included: orjson writes every
+    # character as short as JSON can, so not even an escaped space can make up for another one.
+    again = orjson.dumps(document)
+    if again == body or again.translate(None, _SPACE) == body.translate(None, _SPACE):
+        return document, again
+    return document, _canonical(body, again)
 
 
 def depth_of(text: bytes) -> int:
     """How deep objects and arrays are nested in a valid text."""
-    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
+    return _depth_of_brackets(_brackets_of(text))
+
+
+def _brackets_of(text: bytes) -> bytes:
+    """Those outside strings, all as square ones."""
+    return _without_strings(text).translate(_BRACKETS_ALIKE, _NO_BRACKETS)
+
+
+def _depth_of_brackets(brackets: bytes) -> int:
     return max(accumulate(map(_DEPTH_STEP.__getitem__, brackets)), default=0)
 
 
@@ -132,20 +150,48 @@ def elements_of(text: bytes) -> Iterator[bytes]:
         yield text[start:-1]
 
 
+def _without_strings(text: bytes) -> bytes:
+    if b"\\" not in text:  # Then every quote begins or ends a string.
+        return b"".join(text.split(b'"')[::2])
+    return _STRINGS.sub(b"", text)
+
+
 def _is_deeper(body: bytes, depth_max: int) -> bool:
     if body.count(b"{") + body.count(b"[") <= depth_max:
         return False
-    return depth_of(body) > depth_max
+    brackets = inner = _brackets_of(body)
+    # Innermost pairs first: much faster than to count, as long as brackets come in pairs.
+    for _ in range(depth_max):
+        if not inner:
+            return False
+        inner = inner.replace(b"[]", b"")
+    return bool(inner) and _depth_of_brackets(brackets) > depth_max
 
 
-def _canonical(body: bytes) -> bytes:
-    """Check what orjson lets pass in valid JSON, and remove the white space between tokens."""
-    json.loads(
-        body.decode(),
-        object_pairs_hook=_check_fields,
-        parse_int=_check_integer,
-        parse_float=len,  # orjson refused what overflows; there is nothing to convert.
-    )
+def _canonical(body: bytes, again: bytes) -> bytes:
+    """Check what orjson lets pass in valid JSON, and remove the white space between tokens.
+
+    Args:
+        body: The text.
+        again: What orjson read in it, written anew.
+    """
+    bare = _without_strings(body)
+    if bare.count(b":") != _without_strings(again).count(b":"):  # A field was lost.
+        json.loads(
+            body.decode(),
+            object_pairs_hook=_check_fields,
+            parse_int=_check_integer,
+            parse_float=len,  # orjson refused what overflows; there is nothing to convert.
+        )
+    if _MANY_DIGITS in bare.translate(_DIGITS_ALIKE):
+        for integer in _LONG_INTEGER.finditer(bare):
+            _check_integer(integer[0].decode())
+    spaces = len(bare) - len(bare.translate(None, _SPACE))
+    if not spaces:
+        return body
+    close = body.translate(None, _SPACE)
+    if len(body) - len(close) == spaces:  # None of it is within strings.
+        return close
     return _STRING_OR_SPACE.sub(rb"\1", body)
 
 

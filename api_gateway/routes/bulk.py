@@ -33,7 +33,8 @@ from api_gateway.records.definitions import Definition, Definitions, check_name
 from api_gateway.web.bodies import is_gzip
 from api_gateway.web.body_streams import body_pieces
 from api_gateway.web.compression import CodedStream
-from api_gateway.web.languages import Language, preferred_language
+from api_gateway.web.languages import Language, encode, preferred_language
+from api_gateway.web.limits import client_of
 from api_gateway.web.negotiation import best_media_type
 
 _NDJSON: Final = "application/x-ndjson"
@@ -41,6 +42,8 @@ _CSV: Final = "text/csv"
 _CONTENT: Final = {_NDJSON: _NDJSON, _CSV: f"{_CSV}; charset=utf-8; header=present"}
 IMPORTS_MAX: Final = 32
 """At once: each may hold some 20 MiB."""
+IMPORTS_OF_ONE_MAX: Final = IMPORTS_MAX // 2
+"""Of one client at once: whatever it sends, or does not send, others have room."""
 # A client that sends nothing for so long is gone. It may take its time to make the next record.
 _SILENCE_S: Final = 60.0
 # For one piece of the answer: a client that takes longer must not hold up others for ever.
@@ -66,7 +69,7 @@ class BulkRoutes:
     writes: Writes
     reads: Reads
     definitions: Definitions
-    _importing: list[web.Request] = field(default_factory=list)
+    _importing: list[str] = field(default_factory=list)  # The clients.
 
     def routes(self) -> list[web.RouteDef]:
         """Both."""
@@ -78,20 +81,29 @@ class BulkRoutes:
 
     async def import_records(self, request: web.Request) -> web.StreamResponse:
         """Store the records of the body, and tell what became of each while they arrive."""
+        client = client_of(request.remote)
         if len(self._importing) >= IMPORTS_MAX:
             raise TooManyRequestsError(
                 "This gateway is taking as many imports as it may. Try again.",
                 "Este gateway ya recibe tantas importaciones como puede. Intente de nuevo.",
                 retry_after_s=1,
             )
-        self._importing.append(request)
+        if self._importing.count(client) >= IMPORTS_OF_ONE_MAX:
+            raise TooManyRequestsError(
+                "Your address makes as many imports as it may. Try again when one has ended.",
+                "Su dirección hace tantas importaciones como puede. "
+                "Intente de nuevo cuando una haya terminado.",
+                retry_after_s=1,
+            )
+        self._importing.append(client)
         try:
             return await self._import(request)
         finally:
-            self._importing.remove(request)
+            self._importing.remove(client)
 
     async def _import(self, request: web.Request) -> web.StreamResponse:
         collection = check_name(request.match_info["collection"])
+        _check_parameters(request)
         splitter, is_csv = _splitter_of(request)
         body = body_pieces(request, is_compressed=is_gzip(request), silence_s=_SILENCE_S)
         definition = await self.definitions.reread(collection)
@@ -108,6 +120,7 @@ class BulkRoutes:
     async def export_records(self, request: web.Request) -> web.StreamResponse:
         """Stream all records as of one moment."""
         collection, wish = check_name(request.match_info["collection"]), wish_of(request)
+        _check_parameters(request, "fields", "consistency")
         kind = best_media_type(request.headers.get("Accept"), (_NDJSON, _CSV))
         if kind is None:
             raise NotAcceptableError(
@@ -135,6 +148,15 @@ class BulkRoutes:
         return response
 
 
+def _check_parameters(request: web.Request, *known: str) -> None:
+    for name in request.query:
+        if name not in known:
+            raise InvalidQueryError(
+                f"The parameter «{name[:64]}» means nothing here.",
+                f"El parámetro «{name[:64]}» no significa nada aquí.",
+            )
+
+
 def _splitter_of(request: web.Request) -> tuple[Splitter, bool]:
     """How to cut the body, and whether it is CSV."""
     charset = request.charset or "utf-8"
@@ -155,6 +177,13 @@ async def _pieces(body: AsyncGenerator[bytes, None], splitter: Splitter) -> Piec
         async for chunk in body:
             yield splitter.feed(chunk)
         yield splitter.end()
+    if line := splitter.unclosed_line:
+        raise InvalidRequestError(
+            f"A quote in the row that begins in line {line} never closes: what follows it was "
+            "not read as rows.",
+            f"Una comilla de la fila que comienza en la línea {line} no se cierra: lo que sigue "
+            "no se leyó como filas.",
+        )
 
 
 async def _begin_csv(
@@ -168,10 +197,15 @@ async def _begin_csv(
     begun: list[Piece] = []
     while not begun and (arrived := await anext(pieces, None)) is not None:
         begun = list(arrived)
-    header = begun[0].data if begun else None
+    header = begun[0].data if begun else b""
+    if header is None:
+        raise InvalidRequestError(
+            "The first row exceeds the limit of 1 MiB; rows end with LF or CRLF.",
+            "La primera fila supera el límite de 1 MiB; las filas terminan con LF o CRLF.",
+        )
     try:
         known = columns_of(definition.schema, definition.key)
-        columns = parse_header(header or b"", known, definition.key)
+        columns = parse_header(header, known, definition.key)
     except CsvError as error:
         raise InvalidRequestError(error.english, error.spanish) from error
     return RowDecoder(columns).decode, _after(begun[1:], pieces)
@@ -217,7 +251,7 @@ async def _answers(
             if isinstance(each, BrokenOff):
                 detail = _text_of(each.why, language)
                 problem = each.why.problem.describe(language, detail, each.why.extensions)
-                yield orjson.dumps({"error": problem}) + b"\n"
+                yield encode({"error": problem}, language) + b"\n"
             else:
                 tally.update(line.status for line in each if line.status is not None)
                 yield b"".join([_encode(line, language) for line in each])
@@ -241,7 +275,7 @@ def _reason_of(why: RequestError, language: Language) -> str:
     """One text, also of what a schema finds in several places."""
     errors = why.extensions.get("errors")
     if isinstance(errors, list):
-        return "; ".join(f"{error['path']}: {error['message']}" for error in errors)
+        return "; ".join(f"{error['path']}: {error['message'].tell(language)}" for error in errors)
     return _text_of(why, language)
 
 

@@ -18,7 +18,8 @@ from api_gateway.records.definitions import check_name, definition_from
 from api_gateway.records.receipts import proof_of, receipt_of, status_of
 from api_gateway.records.strict_json import parse_object
 from api_gateway.web import responses
-from api_gateway.web.bodies import check_media_type, read_body
+from api_gateway.web.bodies import check_media_type, parsed, read_body
+from api_gateway.web.languages import encode, preferred_language
 from replicad.core.write import DEFINITIONS, Condition
 
 _COLLECTIONS: Final = "/v1/collections"
@@ -73,7 +74,7 @@ class CollectionRoutes:
         name, idempotency, condition = _name_of(request), key_of(request), _condition_of(request)
         force = _force_of(request)
         check_media_type(request, "application/json")
-        body = parse_object(await read_body(request, self.body_timeout_s))
+        body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         definition, committed, failing = await self.collections.put(
             name, body.document, condition, idempotency, force=force
         )
@@ -88,7 +89,8 @@ class CollectionRoutes:
         status = status_of(committed)
         if status == 201:
             headers["Location"] = f"{_COLLECTIONS}/{name}"
-        return responses.raw_json(orjson.dumps(told), status=status, headers=headers)
+        language = preferred_language(request.headers.get("Accept-Language"))
+        return responses.raw_json(encode(told, language), status=status, headers=headers)
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove a collection that is empty."""

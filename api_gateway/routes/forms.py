@@ -27,7 +27,7 @@ from api_gateway.records.forms import check_id, parse_form
 from api_gateway.records.receipts import proof_of
 from api_gateway.records.record_writes import RecordWrites
 from api_gateway.web import responses
-from api_gateway.web.bodies import read_body
+from api_gateway.web.bodies import parsed, read_body
 from api_gateway.web.compression import CodedStream
 
 _GENERO_CHARACTERS_MAX: Final = 128
@@ -73,7 +73,7 @@ class FormRoutes:
     async def insert(self, request: web.Request) -> web.Response:
         """Store a new form."""
         idempotency_key = key_of(request)
-        form = parse_form(await read_body(request, self.body_timeout_s))
+        form = await parsed(parse_form, await read_body(request, self.body_timeout_s))
         try:
             _, committed = await self.writes.insert(FORMS, form, idempotency_key)
         except InvalidRecordError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +14,7 @@ from api_gateway.errors import InvalidQueryError, InvalidRequestError, NoSuchRec
 from api_gateway.idempotency import key_of
 from api_gateway.reading.consistency import wish_of
 from api_gateway.reading.reads import Reads
-from api_gateway.records.batches import BATCH_MEBIBYTES_MAX, BatchOperation, parse_batch
+from api_gateway.records.batches import BATCH_MEBIBYTES_MAX, parse_batch
 from api_gateway.records.conditions import condition_of, etag_of, is_known
 from api_gateway.records.definitions import Definitions, check_name
 from api_gateway.records.forms import check_id
@@ -29,7 +28,7 @@ from api_gateway.records.receipts import (
 from api_gateway.records.record_writes import RecordWrites
 from api_gateway.records.strict_json import parse_object
 from api_gateway.web import responses
-from api_gateway.web.bodies import check_media_type, read_body
+from api_gateway.web.bodies import check_media_type, parsed, read_body
 from replicad.core.write import Condition, Wanted
 
 JSON: Final = "application/json"
@@ -37,8 +36,6 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 RECORDS: Final = "/v1/collections/{collection}/records"
 RECORD: Final = RECORDS + "/{id:[^/]+}"
 Aspect = Callable[[web.Request], Awaitable[web.StreamResponse]]
-# A longer one is parsed beside the event loop.
-_INLINE_BYTES_MAX: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,7 @@ class RecordRoutes:
         collection, key = _name_of(request)
         idempotency, condition = key_of(request), _condition_of(request)
         check_media_type(request, JSON)
-        body = parse_object(await read_body(request, self.body_timeout_s))
+        body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         committed = await self.writes.put(collection, key, body, condition, idempotency)
         return _receipt(committed, collection, key)
 
@@ -107,7 +104,7 @@ class RecordRoutes:
         collection, idempotency = _collection_of(request), key_of(request)
         _check_unconditional(request)
         check_media_type(request, JSON)
-        body = parse_object(await read_body(request, self.body_timeout_s))
+        body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         key, committed = await self.writes.insert(collection, body, idempotency)
         return _receipt(committed, collection, key)
 
@@ -116,7 +113,7 @@ class RecordRoutes:
         collection, key = _name_of(request)
         idempotency, condition = key_of(request), _condition_on_what_is_there(request)
         check_media_type(request, MERGE_PATCH, JSON)
-        body = parse_object(await read_body(request, self.body_timeout_s))
+        body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         committed = await self.writes.patch(collection, key, body.canonical, condition, idempotency)
         return _receipt(committed, collection, key)
 
@@ -133,17 +130,11 @@ class RecordRoutes:
         _check_unconditional(request)
         check_media_type(request, JSON)
         body = await read_body(request, self.body_timeout_s, BATCH_MEBIBYTES_MAX)
-        batch = await _parse(body)
+        batch = await parsed(parse_batch, body)
         committed = await self.writes.batch(collection, batch, idempotency)
         keys = [each.operation.key for each in batch]
         receipt = orjson.dumps(batch_receipt_of(committed, collection, keys))
         return responses.raw_json(receipt, headers=proof_of(committed))
-
-
-async def _parse(body: bytes) -> list[BatchOperation]:
-    if len(body) <= _INLINE_BYTES_MAX:
-        return parse_batch(body)
-    return await asyncio.to_thread(parse_batch, body)
 
 
 def _collection_of(request: web.Request) -> str:

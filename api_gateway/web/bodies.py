@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import Final
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE
@@ -20,6 +22,9 @@ from api_gateway.errors import (
 
 RECORD_MEBIBYTES_MAX: Final = 1
 _MEBIBYTE: Final = 1024 * 1024
+_INLINE_BYTES_MAX: Final = 64 * 1024
+"""A longer body is parsed beside the event loop."""
+T = TypeVar("T")
 DAMAGED: Final = (
     "The body of the request is damaged.",
     "El cuerpo de la solicitud está dañado.",
@@ -60,6 +65,9 @@ class Room:
 # What has arrived counts elsewhere: a coalescer bounds what waits for the leader.
 _room: Final = Room(512 * _MEBIBYTE)
 
+# Few: what is parsed takes many times the memory of its text, and nothing else should wait for it.
+_parsers: Final = ThreadPoolExecutor(2, thread_name_prefix="parser")
+
 
 async def read_body(
     request: web.Request, timeout_s: float, mebibytes_max: int = RECORD_MEBIBYTES_MAX
@@ -94,6 +102,17 @@ async def read_body(
     finally:
         _room.give_back(len(body))
     return _gunzip(bytes(body), mebibytes_max) if is_compressed else bytes(body)
+
+
+async def parsed(parse: Callable[[bytes], T], body: bytes) -> T:
+    """What `parse` makes of a body; the event loop goes on meanwhile.
+
+    Raises:
+        RequestError: As `parse`.
+    """
+    if len(body) <= _INLINE_BYTES_MAX:
+        return parse(body)
+    return await asyncio.get_running_loop().run_in_executor(_parsers, parse, body)
 
 
 def check_media_type(request: web.Request, *media_types: str) -> None:

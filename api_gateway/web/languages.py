@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+
+import orjson
 
 from api_gateway.web.negotiation import qualities
 
@@ -12,6 +15,29 @@ class Language(StrEnum):
 
     ENGLISH = "en"
     SPANISH = "es"
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A text for people, in both languages; it may stand anywhere in what `encode` takes."""
+
+    english: str
+    spanish: str
+
+    def tell(self, language: Language) -> str:
+        """The text in one language."""
+        return self.spanish if language is Language.SPANISH else self.english
+
+
+def encode(value: object, language: Language) -> bytes:
+    """A value as JSON, in which every Phrase is told in one language."""
+
+    def tell(inner: object) -> str:
+        if isinstance(inner, Phrase):
+            return inner.tell(language)
+        raise TypeError
+
+    return orjson.dumps(value, default=tell, option=orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
 def preferred_language(header: str | None) -> Language:

@@ -18,6 +18,7 @@ from api_gateway.errors import (
     RequestError,
 )
 from api_gateway.metrics import Metrics
+from api_gateway.reading.query_strings import check_encoding
 from api_gateway.web import responses
 
 
@@ -25,6 +26,8 @@ from api_gateway.web import responses
 async def tell_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every refusal into a status and a JSON body."""
     try:
+        if request.path.startswith("/v1/collections"):  # Elsewhere it means nothing, or took any.
+            check_encoding(request.rel_url.raw_query_string)
         return await handler(request)
     except RequestError as failure:
         return _refusal(request, failure)

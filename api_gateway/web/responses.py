@@ -10,7 +10,7 @@ from aiohttp import web
 
 from api_gateway.errors import RequestError
 from api_gateway.web import problems
-from api_gateway.web.languages import Language, preferred_language
+from api_gateway.web.languages import Language, encode, preferred_language
 
 JSON_CONTENT: Final = {"Content-Type": "application/json; charset=utf-8"}
 _PROBLEM_PATHS: Final = ("/v1", "/docs", "/openapi.json")
@@ -65,4 +65,4 @@ def _problem(failure: RequestError, accept_language: str | None) -> web.Response
         "Vary": "Accept-Language",
         **failure.headers,
     }
-    return web.Response(body=orjson.dumps(members), status=failure.status, headers=headers)
+    return web.Response(body=encode(members, language), status=failure.status, headers=headers)

@@ -7,9 +7,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedIOBase
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from replicad.errors import ReplicadError
+
+# A quote that never closes would else collect all that follows; the gateway refuses it anyway.
+_ROW_BYTES_MAX: Final = 1024 * 1024
 
 
 class ImportSourceError(ReplicadError):
@@ -50,12 +53,14 @@ class Source:
         """Read the header.
 
         Raises:
-            ImportSourceError: CSV without a first row.
+            ImportSourceError: CSV without a first row, or with other line ends.
         """
         if self.csv:
             self.header = next((row for _, row in self._rows()), b"")
             if not self.header:
                 raise ImportSourceError("CSV needs a first row with the names of the fields")
+            if b"\r" in self.header.removesuffix(b"\r\n"):
+                raise ImportSourceError("rows must end with LF or CRLF, not with CR alone")
 
     def records(self) -> Iterator[bytes]:
         """Each record's bytes; to be called once, after `begin`."""
@@ -66,15 +71,16 @@ class Source:
 
     def _rows(self) -> Iterator[tuple[int, bytes]]:
         """Lines, or what is one row of CSV: lines until their quotes are even."""
-        row, began = b"", self._line
+        row, began, is_open = bytearray(), self._line, False
         for line in self.file:
             self.read_bytes += len(line)
             self._line += 1
             row += line
-            if self.csv and row.count(b'"') % 2:
+            is_open ^= self.csv and line.count(b'"') % 2 == 1
+            if is_open and len(row) <= _ROW_BYTES_MAX:
                 continue
             if row.strip():
-                yield began, row
-            row, began = b"", self._line
+                yield began, bytes(row)
+            row, began, is_open = bytearray(), self._line, False
         if row.strip():
-            yield began, row
+            yield began, bytes(row)

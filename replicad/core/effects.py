@@ -183,7 +183,7 @@ class Reason(Enum):
     DEFINITION = "definition"
     """Its values were checked by another version of the collection's definition."""
     NOT_EMPTY = "not-empty"
-    """The collection whose definition is to be deleted holds records."""
+    """A collection holds records whose definition cannot be deleted or stored while it does."""
 
 
 @dataclass(frozen=True, slots=True)

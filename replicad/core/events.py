@@ -34,7 +34,7 @@ class Found(NamedTuple):
         versions: Of the record of each operation.
         earlier: The entry that carries its request id, or None.
         definition: The version of its collection's definition.
-        records: How many records the collections hold whose definitions it would delete.
+        records: How many records the collections hold that must be empty for it.
     """
 
     versions: tuple[int, ...]

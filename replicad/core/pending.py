@@ -108,9 +108,8 @@ class PendingWrites:
         return versions[-1] if versions else (0, applied)
 
     def _records_of(self, write: WriteRequest) -> int:
-        """How many records are pending of the collections that a write would delete."""
-        deleted = (each.key for each in write.operations if each.value is None)
-        return sum(self._records[name] for name in deleted)
+        """How many records are pending of the collections that must be empty for a write."""
+        return sum(self._records[name] for name in write.must_be_empty)
 
     def _forget(self, entry: _Entry, left: slice) -> None:
         """Of the versions of its records, keep what is `left`."""

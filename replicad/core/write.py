@@ -102,6 +102,8 @@ class WriteRequest:
         operations: At least one, each of another key.
         call: Names the client's request whose attempts this belongs to, in hex: not logged.
         attempt: Counts the attempts of this call from 1; an earlier one may arrive after a later.
+        if_empty: Of definitions: whether they may be stored only while their collections hold no
+            records. To be deleted they never may otherwise.
     """
 
     request: str
@@ -111,6 +113,14 @@ class WriteRequest:
     operations: tuple[Operation, ...]
     call: str
     attempt: int = 1
+    if_empty: bool = False
+
+    @property
+    def must_be_empty(self) -> list[str]:
+        """The collections that may hold no records when this is done to their definitions."""
+        if self.collection != DEFINITIONS:
+            return []
+        return [each.key for each in self.operations if self.if_empty or each.value is None]
 
 
 def fingerprint_of(collection: str, contents: Sequence[tuple[str, bytes | None]]) -> str:
@@ -150,6 +160,7 @@ def encode_write(write: WriteRequest) -> bytes:
             "definition": write.definition,
             "call": write.call,
             "attempt": write.attempt,
+            "if_empty": write.if_empty,
             "operations": [
                 [each.key, _encode_condition(each.condition), len(value)]
                 for each, value in zip(write.operations, values, strict=True)
@@ -210,6 +221,7 @@ def _check(write: WriteRequest) -> None:
         and _CALL.fullmatch(write.call)
         and _is_number(write.definition, least=0)
         and _is_number(write.attempt, least=1)
+        and type(write.if_empty) is bool
     ):
         raise ValueError("a member is not well-formed")
 

@@ -7,6 +7,7 @@ Source: docs/protocol.md, "Gateway and leader".
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -59,8 +60,10 @@ class HttpExport:
         is_empty = True
         try:
             for page in _pages(driver, collection, genero, upto):
-                await response.write((opening if is_empty else between) + between.join(page))
-                is_empty = False
+                if page:
+                    await response.write((opening if is_empty else between) + between.join(page))
+                    is_empty = False
+                await asyncio.sleep(0)  # Writing does not wait while the reader keeps up.
             if not is_empty or opening:
                 await response.write(opening + end if is_empty else end)
             await response.write_eof()
@@ -72,25 +75,22 @@ class HttpExport:
 def _pages(
     driver: Driver, collection: str, genero: str | None, upto: int
 ) -> Iterator[Sequence[bytes]]:
-    """Stored records as of `upto`, which is applied.
+    """Stored records as of `upto`, which is applied; a page may be empty.
 
     Raises:
         ConnectionAbortedError: They cannot be told to the end: what is there must not look
             complete.
     """
-    after = 0
-    while True:
+    after: int | None = 0
+    while after is not None:
         reach = driver.store.records
         if driver.stopped or not reach.since <= upto <= reach.applied.index:
             raise ConnectionAbortedError("the replica stops, or its records are other ones now")
         try:
-            page = driver.store.records.scan(
+            page, after = driver.store.records.scan(
                 collection, after=after, upto=upto, limit=_PAGE, genero=genero
             )
         except RecordsDamagedError as error:
             driver.rebuild_records()
             raise ConnectionAbortedError("the record store was damaged") from error
-        if not page:
-            return
-        after = page[-1][0]
         yield [value for _, value in page]

@@ -68,20 +68,22 @@ async def read_history(
     first = max(store.log.first, store.records.since + 1)
     after = max(after, first - 1)
     prior = store.records.version_at(collection, key, after)
-    versions = store.records.versions_of(collection, key, after=after, limit=limit + 1)
+    # Where these end before the last one, the page ends, too.
+    versions = store.records.versions_of(
+        collection, key, after=after, limit=limit, bytes_max=PAGE_BYTES
+    )
     happened: list[Happening] = []
-    size = 0
+    count, size, last = 0, 0, after
     for index, operation, value in _changes(prior, versions):
         if index <= after:
             continue
-        if len(happened) == limit or size >= PAGE_BYTES:
-            return HistoryPage(happened, happened[-1].index, first)
+        if count == limit or size >= PAGE_BYTES:
+            return HistoryPage(happened, last, first)
+        count, size, last = count + 1, size + len(value or b""), index
         await asyncio.sleep(0)  # To read an entry may take a while: it may be large.
-        if index < store.log.first:
-            continue  # Its segment has just been dropped.
-        time, digest = store.time_of(index), store.log.digest_at(index)
-        happened.append(Happening(index, time, operation, digest, value))
-        size += len(value or b"")
+        if index >= store.log.first:  # Its segment may have been dropped just now.
+            time, digest = store.time_of(index), store.log.digest_at(index)
+            happened.append(Happening(index, time, operation, digest, value))
     return HistoryPage(happened, None, first)
 
 

@@ -17,6 +17,9 @@ from replicad.storage.queries import Answer, answer, prepare_reader
 # More would only take time from each other, and from writes.
 _THREADS: Final = 2
 _WAITING_MAX: Final = 64
+# SQLite's write-ahead log can begin anew only while nobody reads. From this size on, which is twice
+# what it has otherwise, queries wait for each other until that is so.
+_JOURNAL_MAX: Final = 128 * 1024 * 1024
 # Together with what a query may take this stays below the time that a gateway gives an attempt.
 _WAIT_S: Final = 1.0
 _STOP_S: Final = 0.5
@@ -42,6 +45,7 @@ class QueryPool:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="query")
         self._turns = asyncio.Semaphore(_THREADS)
         self._waiting = 0
+        self._kept_turns = 0
         self._idle: list[_Reader] = []
         self._busy: dict[asyncio.Future[Answer], _Reader] = {}
         self._stopped = False
@@ -115,9 +119,21 @@ class QueryPool:
 
     def _give_back(self, done: asyncio.Future[Answer]) -> None:
         reader = self._busy.pop(done)
-        self._turns.release()
+        self._kept_turns += 1
+        if not self._busy or self._store.records.journal_bytes < _JOURNAL_MAX:
+            self._give_turns()
         is_fit = not done.cancelled() and not isinstance(done.exception(), RecordsDamagedError)
         if is_fit and not self._stopped:
             self._idle.append(reader)
         else:
             reader.connection.close()
+
+    def _give_turns(self) -> None:
+        records = self._store.records
+        if not self._busy and not self._stopped and records.journal_bytes >= _JOURNAL_MAX:
+            # If the disk is at fault, the next transaction will meet that, too.
+            with suppress(ReplicadError):
+                records.empty_journal()
+        while self._kept_turns:
+            self._kept_turns -= 1
+            self._turns.release()

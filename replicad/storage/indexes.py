@@ -65,9 +65,10 @@ r.at IN (SELECT value FROM json_each(:ats)) AND +r.number = :number
 AND (r.at <= :done OR r.at > :until)
 """
 _ADDED: Final = "r.at BETWEEN :low AND :high AND +r.number = :number"
+# With `field` within the parentheses SQLite would look at all rows of the index.
 _DROP_FIELD: Final = """
-DELETE FROM fields WHERE (field, value, key) IN
-(SELECT field, value, key FROM fields WHERE field = ? LIMIT ?)
+DELETE FROM fields WHERE field = ?1 AND (value, key) IN
+(SELECT value, key FROM fields WHERE field = ?1 LIMIT ?2)
 """
 
 
@@ -154,8 +155,8 @@ class Indexes:
             rows = f"FROM records r WHERE {_GOING}"
             if index.kind == FIELD:
                 statement = (
-                    "DELETE FROM fields WHERE (field, value, key) IN "  # noqa: S608
-                    f"(SELECT :id, {index.body}, key {rows})"
+                    "DELETE FROM fields WHERE field = :id AND (value, key) IN "  # noqa: S608
+                    f"(SELECT {index.body}, key {rows})"
                 )
             else:
                 statement = (

@@ -30,7 +30,9 @@ from replicad.storage.records_schema import (
     connect,
     connect_reader,
     delete,
+    empty_journal,
     insert,
+    journal_bytes,
     select_in,
     typed_errors,
 )
@@ -162,6 +164,16 @@ class Records:
         """
         return connect_reader(self._path)
 
+    @property
+    def journal_bytes(self) -> int:
+        """The size of SQLite's write-ahead log: it grows as long as readers overlap."""
+        return journal_bytes(self._path)
+
+    def empty_journal(self) -> None:
+        """Empty that log, if nobody reads; waits for nobody."""
+        with typed_errors(self._path):
+            empty_journal(self._connection)
+
     def reset(self) -> None:
         """Forget everything: begin with an empty file."""
         self._connection.close()
@@ -268,7 +280,7 @@ class Records:
                 tuple([versions.get((write.collection, op.key), 0) for op in write.operations]),
                 earlier.get(write.request),
                 self._definitions.get(write.collection, 0),
-                self._records_lost(write) if write.collection == DEFINITIONS else 0,
+                sum(map(self.count, write.must_be_empty)),
             )
             for write in writes
         ]
@@ -298,20 +310,34 @@ class Records:
         return int(row[0]) if row else 0
 
     def versions_of(
-        self, collection: str, key: str, *, after: int = 0, limit: int
+        self, collection: str, key: str, *, after: int = 0, limit: int, bytes_max: int
     ) -> list[Version]:
-        """The versions of a record by entries above `after`, oldest first, at most `limit`.
+        """The next versions of a record by entries above `after`, oldest first.
 
         Those that entries up to `since` have replaced may be missing.
+
+        Args:
+            collection: Whose record.
+            key: Its id.
+            after: Index.
+            limit: How many at most.
+            bytes_max: The one with which the values reach this size is the last.
         """
         number = self._numbers.get(collection)
         if number is None:
             return []
+        versions: list[Version] = []
+        size = 0
         with typed_errors(self._path):
-            rows = self._connection.execute(
-                _VERSIONS, (number, key, at_of(number, after + 1), limit)
-            ).fetchall()
-        return [Version(index_of(at), position_of(at), until, value) for at, until, value in rows]
+            parameters = (number, key, at_of(number, after + 1), limit)
+            rows = self._connection.execute(_VERSIONS, parameters)
+            for at, until, value in rows:
+                versions.append(Version(index_of(at), position_of(at), until, value))
+                size += len(value)
+                if size >= bytes_max:
+                    break
+            rows.close()
+        return versions
 
     def version_at(self, collection: str, key: str, index: int) -> Version | None:
         """The record as it was after the entry `index`, not below `since`; None if there was none.
@@ -332,21 +358,25 @@ class Records:
 
     def scan(
         self, collection: str, *, after: int, upto: int, limit: int, genero: str | None = None
-    ) -> list[tuple[int, bytes]]:
+    ) -> tuple[list[tuple[int, bytes]], int | None]:
         """Places and values of the next page of records as of `upto`, in the order of their places.
 
-        A page ends after `limit` records, or with the one that fills PAGE_BYTES.
+        A page ends after `limit` records, or with the one that fills PAGE_BYTES, or where a bound
+        of the work is reached: so it may be empty before the end.
 
         Args:
             collection: Whose records.
-            after: The last place of the page before, 0 for the first page.
+            after: Where the page before ended, 0 for the first page.
             upto: Index; what later entries did is left out. Not below `since`.
             limit: How many at most.
             genero: Only records whose `genero` equals this, ignoring case.
+
+        Returns:
+            The page, and the place to go on after; None when that was all.
         """
         number = self._numbers.get(collection)
         if number is None:
-            return []
+            return [], None
         with typed_errors(self._path):
             return scan_page(
                 self._connection, number, after=after, upto=upto, limit=limit, genero=genero
@@ -436,10 +466,6 @@ class Records:
             f"{query} WHERE time >= ? AND request IN", [self._forgets_before], requests
         )
         return {request: Earlier(*found) for request, *found in rows}
-
-    def _records_lost(self, write: WriteRequest) -> int:
-        """How many records are left in collections whose definitions the write deletes."""
-        return sum(self.count(each.key) for each in write.operations if each.value is None)
 
     def _versions(self, names: Sequence[Name]) -> dict[Name, int]:
         """The versions of those of the records that there are."""

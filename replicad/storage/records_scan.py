@@ -7,8 +7,8 @@ been applied since.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
 from heapq import merge
+from operator import itemgetter
 from typing import Final
 
 from replicad.storage.places import at_of, index_of, last_at_of, position_of
@@ -18,24 +18,25 @@ from replicad.storage.snapshot import Record, Remembered
 # Of the values in one page: bounds the memory of each reader, and how long it holds up everybody
 # else.
 PAGE_BYTES: Final = 128 * 1024
+# Rows looked at for one page, of which all may be nothing to be told.
+_ROWS_AT_ONCE: Final = 1000
 # Of the past, in one page.
 _KEYS_AT_ONCE: Final = 1000
 _REQUESTS_AT_ONCE: Final = 500
 
+# Place, key if the value is in the past, value if it is not. Neither: nothing to be told. Such rows
+# are given all the same, so that what is passed over can be counted.
 _SCAN: Final = """
-SELECT at, CAST(value AS BLOB) FROM records
-WHERE +number = ? AND at > ? AND at <= ?
-ORDER BY at LIMIT ?
-"""  # The + keeps SQLite from the index by key, after which it would have to sort everything.
+SELECT at, NULL, CASE number WHEN ?1 THEN CAST(value AS BLOB) END FROM records
+WHERE at > ?2 AND at <= ?3 ORDER BY at
+"""  # Others may be in the collection's lane.
 _SCAN_GENERO: Final = """
-SELECT at, CAST(value AS BLOB) FROM records
-WHERE number = ? AND genero = ? AND at > ? AND at <= ?
-ORDER BY at LIMIT ?
+SELECT at, NULL, CAST(value AS BLOB) FROM records
+WHERE number = ?1 AND genero = ?4 AND at > ?2 AND at <= ?3 ORDER BY at
 """
-_REPLACED_SINCE: Final = """
-SELECT at, key FROM past INDEXED BY past_by_until
-WHERE until > ? AND number = ? AND at > ? AND at <= ?
-ORDER BY at
+_SCAN_PAST: Final = """
+SELECT at, CASE WHEN until > ?4 THEN key END, NULL FROM past INDEXED BY past_by_place
+WHERE number = ?1 AND at > ?2 AND at <= ?3 ORDER BY at
 """
 _PAST_VALUE: Final = """
 SELECT CAST(value AS BLOB) FROM past WHERE number = ? AND key = ? AND at = ?
@@ -74,39 +75,36 @@ def scan_page(
     upto: int,
     limit: int,
     genero: str | None,
-) -> list[tuple[int, bytes]]:
-    """Places and values of the next page of a collection, as of `upto`; see Records.scan."""
+) -> tuple[list[tuple[int, bytes]], int | None]:
+    """The next page of a collection, as of `upto`; see Records.scan."""
     after, end = max(after, at_of(number, 0) - 1), last_at_of(number, upto)
-    rows: Iterable[tuple[int, bytes]]
+    stretch = (number, after, end)
     if genero is None:
-        rows = live = connection.execute(_SCAN, (number, after, end, limit))
+        live = connection.execute(_SCAN, stretch)
     else:
         genero = genero.casefold()
-        rows = live = connection.execute(_SCAN_GENERO, (number, genero, after, end, limit))
-    replaced = connection.execute(_REPLACED_SINCE, (upto, number, after, end)).fetchall()
-    if replaced:
-        rows = merge(live, _replaced(connection, number, replaced, genero))
+        live = connection.execute(_SCAN_GENERO, (*stretch, genero))
+    past = connection.execute(_SCAN_PAST, (*stretch, upto))
     page: list[tuple[int, bytes]] = []
     size = 0
-    for row in rows:
-        page.append(row)
-        size += len(row[1])
-        if size >= PAGE_BYTES or len(page) == limit:
+    reached: int | None = after
+    for visited, (at, key, value) in enumerate(merge(live, past, key=itemgetter(0))):
+        if visited == _ROWS_AT_ONCE or size >= PAGE_BYTES or len(page) == limit:
             break
+        reached = at
+        if key is not None:
+            value = _past_value(connection, number, key, at)
+            size += len(value)
+            if genero is None or genero_of(value) == genero:
+                page.append((at, value))
+        elif value is not None:
+            size += len(value)
+            page.append((at, value))
+    else:
+        reached = None
     live.close()
-    return page
-
-
-def _replaced(
-    connection: sqlite3.Connection,
-    number: int,
-    replaced: Iterable[tuple[int, str]],
-    genero: str | None,
-) -> Iterator[tuple[int, bytes]]:
-    for at, key in replaced:
-        value = _past_value(connection, number, key, at)
-        if genero is None or genero_of(value) == genero:
-            yield at, value
+    past.close()
+    return page, reached
 
 
 def record_page(

@@ -24,7 +24,7 @@ from replicad.errors import (
 from replicad.storage import indexes
 
 # What the schema stores as user_version; a file of any other version is rebuilt.
-_SCHEMA_VERSION: Final = 3
+_SCHEMA_VERSION: Final = 4
 _TABLES: Final = ("collections", "records", "past", "requests", "applied")
 _OWN_TABLES: Final = """
 BEGIN;
@@ -53,6 +53,7 @@ CREATE TABLE past (
     PRIMARY KEY (number, key, at)
 ) WITHOUT ROWID;
 CREATE INDEX past_by_until ON past (until);
+CREATE INDEX past_by_place ON past (number, at, until);
 CREATE TABLE requests (
     entry_index INTEGER PRIMARY KEY,
     time TEXT NOT NULL,
@@ -97,6 +98,7 @@ _PARAMETERS_MAX: Final = 10_000
 
 # Checkpoints sync and run inline: rather few and large.
 _CHECKPOINT_PAGES: Final = 16384
+_PAGE_BYTES: Final = 4096
 _CACHE_KIB: Final = 64 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024
 # Readers lock for moments only, on opening and on closing.
@@ -171,6 +173,8 @@ def connect(path: Path) -> tuple[sqlite3.Connection, Applied]:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA secure_delete = OFF")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            # What it has grown to beyond that, because somebody read for long, is given back.
+            connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_PAGES * _PAGE_BYTES}")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             return connection, _prepare(path, connection)
         except BaseException:
@@ -190,6 +194,23 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         )
         reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
         return reader
+
+
+def journal_bytes(path: Path) -> int:
+    """The size of SQLite's write-ahead log of the file; 0 if there is none to be seen."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size
+    except OSError:
+        return 0
+
+
+def empty_journal(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the file, as far as nobody reads; waits for nobody."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {round(_BUSY_S * 1000)}")
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> Applied:

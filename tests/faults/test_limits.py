@@ -65,7 +65,9 @@ async def test_the_leader_has_no_descriptors_left(cluster: FaultCluster) -> None
         before = await cluster.view()
         victim = before["leader"]
         with no_descriptors(cluster.pid(victim), cluster.firewall.groups[victim]):
-            await broker.close_connections(victim)
+            # It may have ended by then: its connection to ZooKeeper needs descriptors, too.
+            closed = await broker.close_connections(victim)
+            assert closed in (2, 3) or cluster.record.pid(victim) is None
             await eventually(lambda: "Too many open files" in cluster.log(victim), RECOVERY_S)
             await cluster.replaced(before)
             await load.progress()

@@ -180,10 +180,7 @@ class Clients:
     def _next_attempt(self, number: int) -> WriteRequest:
         before = self.unsettled[number]
         definition = self._wishes.definitions[before.collection]
-        write = WriteRequest(
-            *(before.request, before.fingerprint, before.collection, definition),
-            *(before.operations, before.call, before.attempt + 1),
-        )
+        write = replace(before, definition=definition, attempt=before.attempt + 1)
         self.unsettled[number] = write
         if write.attempt == 1 or definition != before.definition:
             self._judge.sent.setdefault(write.request, []).append(write)

@@ -168,8 +168,8 @@ class Disk:
         earlier = self.requests.get(write.request)
         if write.collection != DEFINITIONS:
             return Found(versions, earlier, self._version(DEFINITIONS, write.collection))
-        gone = {operation.key for operation in write.operations if operation.value is None}
-        return Found(versions, earlier, 0, sum(name in gone for name, _ in self.records))
+        emptied = {o.key for o in write.operations if o.value is None or write.if_empty}
+        return Found(versions, earlier, 0, sum(name in emptied for name, _ in self.records))
 
     def _version(self, collection: str, key: str) -> int:
         record = self.records.get((collection, key))

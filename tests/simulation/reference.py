@@ -92,7 +92,9 @@ class Reference:
             definition = self._version((DEFINITIONS, write.collection), at)
             if definition != write.definition:
                 return Rejected(Reason.DEFINITION, 0, definition)
-        elif any(o.value is None and self.count(o.key, at) for o in write.operations):
+        elif any(
+            self.count(o.key, at) and (o.value is None or write.if_empty) for o in write.operations
+        ):
             return Rejected(Reason.NOT_EMPTY)
         done = ""
         for position, operation in enumerate(write.operations):

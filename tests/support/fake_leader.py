@@ -80,6 +80,7 @@ class FakeLeader:
         self.definitions_read: list[str] = []
         self.last = 0
         self.requests: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.written: dict[str, dict[str, Any]] = {}
         self.faults: deque[Fault] = deque()
         self.refusal: str | None = None
         self.unknown = 0
@@ -169,6 +170,7 @@ class FakeLeader:
         self.records = {name: dict(records) for name, records in other.records.items()}
         self.versions = dict(other.versions)
         self.requests = dict(other.requests)
+        self.written = dict(other.written)
         self.last = other.last
 
     def _as_of(self, index: int) -> dict[str, str]:
@@ -217,6 +219,8 @@ class FakeLeader:
             "timing": {"fsync": 0.5, "ack_n2": 1.25},
         }
         self.requests[write.request] = (write.fingerprint, outcome)
+        key = write.operations[0].key if len(write.operations) == 1 else None
+        self.written[write.request] = {"collection": write.collection, "key": key}
         if self.unknown:
             self.unknown -= 1
             return {"status": "unknown"}
@@ -227,8 +231,7 @@ class FakeLeader:
         if write.collection != DEFINITIONS and write.definition != definition:
             return Rejected(Reason.DEFINITION, 0, definition)
         for position, operation in enumerate(write.operations):
-            ends = write.collection == DEFINITIONS and operation.value is None
-            if ends and self.records.get(operation.key):
+            if operation.key in write.must_be_empty and self.records.get(operation.key):
                 return Rejected(Reason.NOT_EMPTY)
             version = self.version(write.collection, operation.key)
             objection = operation.objection(version)
@@ -271,7 +274,8 @@ class FakeLeader:
         key = orjson.loads(await request.read())["request"]
         outcome: dict[str, Any] = {"state": "unknown"}
         if key in self.requests:
-            outcome = {"state": "committed", "index": self.requests[key][1]["index"]}
+            index = self.requests[key][1]["index"]
+            outcome = {"state": "committed", "index": index} | self.written[key]
         if fault is Fault.GARBAGE:
             outcome = {}
         return web.Response(body=orjson.dumps(outcome), headers=self._as_of(self.index))

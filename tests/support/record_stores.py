@@ -114,6 +114,19 @@ class FilledRecords:
             reader.close()
 
 
+def scan_all(
+    records: Records, collection: str = FORMS, *, upto: int, limit: int = 1000
+) -> list[tuple[int, bytes]]:
+    """Places and values of all records as of an entry, out of pages of at most `limit`."""
+    found: list[tuple[int, bytes]] = []
+    after: int | None = 0
+    while after is not None:
+        page, after = records.scan(collection, after=after, upto=upto, limit=limit)
+        assert len(page) <= limit
+        found += page
+    return found
+
+
 def _encoded(value: Mapping[str, Any] | bytes | None) -> bytes | None:
     if value is None or isinstance(value, bytes):
         return value

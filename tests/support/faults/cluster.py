@@ -286,7 +286,7 @@ def _rows(data_dir: Path) -> list[tuple[object, ...]]:
         for path in data_dir.glob("records.sqlite*"):
             shutil.copy(path, copies)
         with closing(sqlite3.connect(Path(copies) / "records.sqlite")) as connection:
-            return connection.execute("SELECT * FROM records ORDER BY entry_index").fetchall()
+            return connection.execute("SELECT at, key, value FROM records ORDER BY at").fetchall()
 
 
 def _state(pid: int) -> str:

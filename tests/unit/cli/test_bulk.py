@@ -65,7 +65,19 @@ def test_rows_of_csv_may_have_several_lines(tmp_path: Path) -> None:
         assert source.read_bytes == source.size
 
 
-def test_csv_needs_a_header(tmp_path: Path) -> None:
-    (tmp_path / "empty.csv").write_bytes(b"\n")
-    with (tmp_path / "empty.csv").open("rb") as opened, pytest.raises(ImportSourceError):
+@pytest.mark.parametrize("text", [b"\n", b"", b"id,s\ra,x\rb,y\r"])
+def test_csv_needs_a_header(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "bad.csv").write_bytes(text)
+    with (tmp_path / "bad.csv").open("rb") as opened, pytest.raises(ImportSourceError):
         Source(opened, csv=True).begin()
+
+
+def test_a_quote_that_never_closes_holds_no_more_than_a_record(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b'id,nota\na,"una\n' + b"b,x\n" * 600_000)
+    with file.open("rb") as opened:
+        source = Source(opened, csv=True)
+        source.begin()
+        first, *rest = source.records()
+    assert 1024 * 1024 < len(first) < 1024 * 1024 + 100
+    assert len(rest) > 300_000

@@ -158,6 +158,22 @@ def test_the_definition_of_a_collection_with_records_stays() -> None:
     assert writes.judge(UNDEFINE, removed) == Verdict(not_empty, 9)
 
 
+def test_a_definition_may_ask_for_an_empty_collection() -> None:
+    not_empty = Rejected(Reason.NOT_EMPTY)
+    redefine = replace(DEFINE, if_empty=True)
+    changes = (Change("update", "forms", b"{}"),)
+    writes = PendingWrites()
+    assert writes.judge(redefine, Found((3,), None, records=1)) == Verdict(not_empty)
+    assert judged(writes, redefine, 3) == Verdict(changes)
+    added(writes, 7, A)
+    added(writes, 8, write_of("a", collection="other"))
+    assert judged(writes, redefine, 3) == Verdict(not_empty, 8)
+    added(writes, 9, delete_of("a", request="d"))
+    assert judged(writes, redefine, 3) == Verdict(changes)
+    added(writes, 10, redefine, 3)
+    assert judged(writes, write_of("b")) == Verdict(Rejected(Reason.DEFINITION, 0, 10), 10)
+
+
 def test_to_change_a_definition_needs_no_empty_collection(pending: PendingWrites) -> None:
     found = Found((3,), None, records=1)
     changes = (Change("update", "forms", b"{}"),)
@@ -185,12 +201,14 @@ WRITES = st.builds(
     st.sampled_from([0, 0, 1, 2]),
 )
 DEFINITION_WRITES = st.builds(
-    lambda name, value, request: write_of(
-        name, value, collection=DEFINITIONS, request=request, condition=Wanted.ANYTHING
+    lambda name, value, request, if_empty: replace(
+        write_of(name, value, collection=DEFINITIONS, request=request, condition=Wanted.ANYTHING),
+        if_empty=if_empty,
     ),
     NAMES,
     st.sampled_from([None, b"{}"]),
     st.integers(0, 9).map(str),
+    st.booleans(),
 )
 
 
@@ -214,12 +232,12 @@ class Model:
                 done = "".join(change.operation[0] for change in changes)
                 earlier = Earlier(index, other.fingerprint, done)
         keys = [operation.key for operation in write.operations]
-        gone = {o.key for o in write.operations if o.value is None}
+        emptied = {o.key for o in write.operations if o.value is None or write.if_empty}
         return Found(
             tuple(versions.get((write.collection, key), 0) for key in keys),
             earlier,
             versions.get((DEFINITIONS, write.collection), 0),
-            sum(name in gone for name, _ in versions) if write.collection == DEFINITIONS else 0,
+            sum(name in emptied for name, _ in versions) if write.collection == DEFINITIONS else 0,
         )
 
 

@@ -46,6 +46,7 @@ WRITES = st.builds(
     operations=OPERATIONS,
     call=HEX,
     attempt=st.integers(1, 99),
+    if_empty=st.booleans(),
 )
 ONE = write_of("k", b'{"a":1}')
 LINE = encode_write(ONE)[:-1]
@@ -125,6 +126,7 @@ def test_values_that_look_like_members_keep_their_bytes() -> None:
         LINE.replace(b'"definition":0', b'"definition":0.0'),
         LINE.replace(b'"attempt":1', b'"attempt":0'),
         LINE.replace(b'"attempt":1', b'"attempt":true'),
+        LINE.replace(b'"if_empty":false', b'"if_empty":0'),
         LINE.replace(b'"call":"c0"', b'"call":"C0"'),
         LINE.replace(ONE.fingerprint.encode(), b"f"),
     ],

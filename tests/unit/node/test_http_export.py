@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import aiohttp
@@ -10,6 +11,7 @@ from aiohttp import web
 
 from replicad.core.write import Operation
 from replicad.node import http_export as module
+from replicad.storage.records import Records
 from tests.support.entries import batch_of, delete_of, put_of, write_of
 from tests.support.node_http import RECORDS, Client, epoch_of
 from tests.support.nodes import Driven, Nodes
@@ -41,6 +43,35 @@ async def test_a_line_for_each_record(
     monkeypatch.setattr(module, "_PAGE", 3)
     await one.store_all(*(write_of(str(n), value(str(n), 0)) for n in range(count)))
     assert await exported(client, one) == b"".join(value(str(n), 0) + b"\n" for n in range(count))
+
+
+async def test_others_have_their_turn_between_pages(
+    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the reader keeps up, so that writing to it never waits."""
+    await one.store_all(*(write_of(str(n), b"{}") for n in range(10)))
+    turns = 0
+    seen: list[int] = []
+    scan = Records.scan
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def note(
+        records: Records, collection: str, *, after: int, upto: int, limit: int, genero: None
+    ) -> object:
+        seen.append(turns)
+        return scan(records, collection, after=after, upto=upto, limit=limit, genero=genero)
+
+    monkeypatch.setattr(module, "_PAGE", 1)
+    monkeypatch.setattr(Records, "scan", note)
+    counting = asyncio.create_task(count())
+    assert len(await exported(client, one)) == 30
+    counting.cancel()
+    assert len(set(seen)) == len(seen) == 10
 
 
 async def store_versions(one: Driven) -> list[int]:

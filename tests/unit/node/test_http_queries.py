@@ -11,6 +11,7 @@ import pytest
 from replicad.core.query import Condition, Order, Query, Relation, encode_query
 from replicad.core.write import DEFINITIONS
 from replicad.errors import RecordsDamagedError
+from replicad.node import past
 from replicad.node import query_pool as module
 from replicad.storage.queries import answer
 from tests.support.entries import delete_of, put_of, write_of
@@ -172,10 +173,12 @@ async def test_a_history_tells_what_each_entry_did(client: Client, one: Driven) 
         assert item["time"] == one.store.time_of(item["index"])
 
 
+@pytest.mark.parametrize("page_bytes", [1, 30, 2**20])
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
 async def test_pages_of_a_history_follow_each_other(
-    client: Client, one: Driven, limit: int
+    client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch, limit: int, page_bytes: int
 ) -> None:
+    monkeypatch.setattr(past, "PAGE_BYTES", page_bytes)
     indexes = await make_history(one)
     seen: list[tuple[int, str]] = []
     after: str | None = "0"

@@ -137,7 +137,7 @@ async def test_an_end_on_the_way_does_not_look_like_the_end_of_the_records(
     monkeypatch.setattr(module, "_PAGE", 1)
     scan = one.store.records.scan
 
-    def scan_and_stop(collection: str, **page: Any) -> list[tuple[int, bytes]]:  # noqa: ANN401
+    def scan_and_stop(collection: str, **page: Any) -> object:  # noqa: ANN401
         one.driver.abandon()
         return scan(collection, **page)
 
@@ -259,7 +259,7 @@ async def test_records_made_anew_on_the_way_do_not_look_like_the_end(
     monkeypatch.setattr(module, "_PAGE", 1)
     scan = one.store.records.scan
 
-    def scan_and_forget(collection: str, **page: Any) -> list[tuple[int, bytes]]:  # noqa: ANN401
+    def scan_and_forget(collection: str, **page: Any) -> object:  # noqa: ANN401
         found = scan(collection, **page)
         one.store.records.reset()
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,15 +45,20 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 
 
 @pytest.fixture
-async def pool(tmp_path: Path) -> AsyncIterator[QueryPool]:
+def store(tmp_path: Path) -> Iterator[Store]:
     directory = DataDirectory.open(tmp_path, "n1")
     directory.adopt_cluster("test")
     store = Store(directory)
+    yield store
+    store.abandon()
+    directory.close()
+
+
+@pytest.fixture
+async def pool(store: Store) -> AsyncIterator[QueryPool]:
     pool = QueryPool(store)
     yield pool
     await pool.stop()
-    store.abandon()
-    directory.close()
 
 
 async def test_a_third_query_waits_for_its_turn(pool: QueryPool, slow: Slow) -> None:
@@ -130,3 +135,47 @@ async def test_what_runs_is_interrupted_at_the_end(
         await asked
     with pytest.raises(QueriesBusyError):
         await pool.answer(ANY)
+
+
+class Reading:
+    """In the place of `answer`: each reads until it is let go, and notes the journal's size."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self.journal: list[int] = []
+        self.go = [threading.Event() for _ in range(3)]
+
+    def __call__(self, connection: sqlite3.Connection, _query: Query) -> Answer:
+        go = self.go[len(self.journal)]
+        connection.execute("BEGIN")
+        connection.execute("SELECT * FROM applied").fetchall()
+        self.journal.append(self.records.journal_bytes)
+        assert go.wait(10)
+        connection.execute("COMMIT")
+        return Answer(0, b"{}")
+
+
+@pytest.mark.parametrize("bound", [0, 2**40])
+async def test_a_long_journal_begins_anew_when_nobody_reads(
+    pool: QueryPool, store: Store, monkeypatch: pytest.MonkeyPatch, bound: int
+) -> None:
+    """Even if queries overlap without end: the next one waits for those that read."""
+    reading = Reading(store.records)
+    monkeypatch.setattr(module, "answer", reading)
+    monkeypatch.setattr(module, "_JOURNAL_MAX", bound)
+    asked = []
+    asked.append(asyncio.create_task(pool.answer(ANY)))
+    await eventually(lambda: len(reading.journal) == 1)
+    asked.append(asyncio.create_task(pool.answer(ANY)))
+    await eventually(lambda: len(reading.journal) == 2)
+    asked.append(asyncio.create_task(pool.answer(ANY)))
+    reading.go[0].set()
+    await asked[0]
+    if bound:  # Nothing is to be waited for.
+        await eventually(lambda: len(reading.journal) == 3)
+    reading.go[1].set()
+    await eventually(lambda: len(reading.journal) == 3)
+    assert (reading.journal[2] == 0) is (bound == 0)
+    reading.go[2].set()
+    assert await asyncio.gather(*asked) == [Answer(0, b"{}")] * 3
+    assert len(reading.journal) == 3

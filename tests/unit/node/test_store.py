@@ -17,6 +17,7 @@ from replicad.storage.places import index_of
 from replicad.storage.sealed import seal
 from tests.support.entries import LogBuilder, opening_of, write_of
 from tests.support.logs import log_bytes
+from tests.support.record_stores import scan_all
 
 Open = Callable[[], Store]
 
@@ -56,7 +57,7 @@ def append(store: Store, builder: LogBuilder, lines: bytes) -> None:
 def keys(store: Store) -> list[int]:
     """The entries that wrote the records."""
     upto = store.records.applied.index
-    return [index_of(at) for at, _ in store.records.scan("forms", after=0, upto=upto, limit=100)]
+    return [index_of(at) for at, _ in scan_all(store.records, upto=upto)]
 
 
 def open_files() -> list[str]:
@@ -120,7 +121,7 @@ def test_records_damaged_on_the_disk_can_be_made_anew(tmp_path: Path, open_store
     again = open_store()
     again.rebuild(1000)
     assert again.records.applied == builder.index.last_point
-    assert len(again.records.scan("forms", after=0, upto=1000, limit=2000)) == 999
+    assert len(scan_all(again.records, upto=1000)) == 999
     again.abandon()
 
 

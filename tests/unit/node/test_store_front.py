@@ -19,6 +19,7 @@ from replicad.storage.snapshot_build import build_snapshot, plan_build
 from replicad.storage.snapshot_files import SnapshotFiles
 from tests.support.entries import LogBuilder
 from tests.support.logs import log_bytes
+from tests.support.record_stores import scan_all
 
 Open = Callable[[], Store]
 COUNT = 40
@@ -56,7 +57,7 @@ def append(store: Store, builder: LogBuilder, lines: bytes) -> None:
 def keys(store: Store) -> list[int]:
     """The entries that wrote the records, whose keys they are."""
     upto = store.records.applied.index
-    return [index_of(at) for at, _ in store.records.scan("forms", after=0, upto=upto, limit=100)]
+    return [index_of(at) for at, _ in scan_all(store.records, upto=upto)]
 
 
 def take_snapshot(store: Store, path: Path, committed: int = COUNT) -> Point:

@@ -379,3 +379,32 @@ def expected_fields(filled: FilledRecords, definition: dict[str, Any]) -> list[t
         )
         expected += [(FORMS, json.dumps([name]), *row) for row in rows]
     return sorted(expected)
+
+
+def test_rows_are_deleted_without_a_look_at_all_the_others(filled: FilledRecords) -> None:
+    """Else each update would take as long as its index is large."""
+    filled.write({"a": {"n": 1}, "b": {"n": 2}})
+    filled.define(indexes=["n"])
+    filled.finish()
+    ran: list[str] = []
+    connection = filled.records._connection
+    connection.set_trace_callback(ran.append)
+    filled.write({"a": {"n": 2}, "b": None})
+    filled.define()
+    filled.finish()
+    filled.records.prune(filled.log.index.last)
+    filled.write({"c": {"n": 1}})
+    filled.write({"d": {"n": 1}})
+    connection.set_trace_callback(None)
+    plans = {
+        table: {
+            connection.execute(f"EXPLAIN QUERY PLAN {sql}").fetchone()[3]
+            for sql in ran
+            if sql.split()[:3] == ["DELETE", "FROM", table]
+        }
+        for table in ("fields", "past")
+    }
+    assert plans == {
+        "fields": {"SEARCH fields USING PRIMARY KEY (field=? AND value=? AND key=?)"},
+        "past": {"SEARCH past USING COVERING INDEX past_by_place (number=? AND at=?)"},
+    }

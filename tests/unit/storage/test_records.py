@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tests.support.crashes import crashes
 from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write_of
 from tests.support.random_logs import Step, lines_of, steps
 from tests.support.record_model import Model, apply, values
+from tests.support.record_stores import scan_all
 
 
 @pytest.fixture
@@ -42,9 +44,7 @@ def records(path: Path) -> Iterator[Records]:
 
 
 def count(records: Records) -> int:
-    found, after = 0, 0
-    while page := records.scan("forms", after=after, upto=2**62, limit=1000):
-        found, after = found + len(page), page[-1][0]
+    found = len(scan_all(records, upto=2**62))
     assert records.count("forms") == found
     return found
 
@@ -76,7 +76,7 @@ def test_what_is_applied_is_found_again(path: Path, log: LogBuilder) -> None:
 def test_control_entries_only_move_what_is_applied(records: Records, log: LogBuilder) -> None:
     apply(records, log, log.open_epoch(1) + log.open_epoch(2))
     assert records.applied == log.index.last_point
-    assert records.scan("forms", after=0, upto=9, limit=9) == []
+    assert scan_all(records, upto=9) == []
 
 
 def test_only_the_entries_that_follow_can_be_applied(records: Records, log: LogBuilder) -> None:
@@ -238,13 +238,24 @@ def test_records_are_changed_and_deleted_and_come_back(records: Records, log: Lo
     assert (values(records, "forms", "a"), records.count("forms")) == ([None], 1)
     apply(records, log, log.write(put_of("a", b'{"n":5}', request="again")))
     assert records.get([("forms", "a")]) == [Stored(5, b'{"n":5}')]
-    assert records.versions_of("forms", "a", limit=9) == [
+    assert records.versions_of("forms", "a", limit=9, bytes_max=99) == [
         Version(1, 0, 3, b'{"n":1}'),
         Version(3, 0, 4, b'{"n":2}'),
         Version(5, 0, None, b'{"n":5}'),
     ]
-    assert records.versions_of("forms", "a", after=1, limit=1) == [Version(3, 0, 4, b'{"n":2}')]
-    assert records.versions_of("unknown", "a", limit=9) == []
+    assert records.versions_of("forms", "a", after=1, limit=1, bytes_max=99) == [
+        Version(3, 0, 4, b'{"n":2}')
+    ]
+    assert records.versions_of("unknown", "a", limit=9, bytes_max=99) == []
+
+
+def test_versions_are_read_until_they_reach_a_size(records: Records, log: LogBuilder) -> None:
+    """A thousand of them may be a GiB."""
+    lines = (log.write(put_of("a", b'{"n":%d}' % n, request=f"w{n}")) for n in range(1, 6))
+    apply(records, log, b"".join(lines))
+    for bytes_max, count in [(1, 1), (7, 1), (8, 2), (21, 3), (22, 4), (99, 5)]:
+        found = records.versions_of("forms", "a", limit=9, bytes_max=bytes_max)
+        assert [version.entry for version in found] == list(range(1, count + 1))
 
 
 def test_a_batch_is_one_entry(records: Records, log: LogBuilder) -> None:
@@ -256,7 +267,7 @@ def test_a_batch_is_one_entry(records: Records, log: LogBuilder) -> None:
     assert records.written_by("batch") == Written(
         3, "forms", None, "idu", "1970-01-01T00:00:02.000Z"
     )
-    assert records.versions_of("forms", "old", limit=9)[-1].position == 2
+    assert records.versions_of("forms", "old", limit=9, bytes_max=99)[-1].position == 2
 
 
 @pytest.mark.parametrize("write", [put_of("b", request="w"), delete_of("b", request="w")])
@@ -310,7 +321,7 @@ def test_entries_applied_in_any_pieces_give_what_they_say(
         wanted = [kept and Stored(kept.entry, kept.value) for kept in map(state.get, names)]
         assert records.get(names) == wanted
     for name in {(c, key) for c in ("forms", "Zones") for key in ("a", "a.b", "b")}:
-        assert records.versions_of(*name, limit=99) == model.versions(name)
+        assert records.versions_of(*name, limit=99, bytes_max=2**20) == model.versions(name)
         assert records.count(name[0]) == sum(each == name[0] for each, _ in model.states[-1])
     records.close()
 
@@ -353,7 +364,7 @@ def test_lookup_tells_the_version_of_the_definition(records: Records, log: LogBu
     assert records.lookup([write_of("b")])[0].definition == 4
 
 
-def test_lookup_tells_how_many_records_would_lose_their_definition(
+def test_lookup_counts_the_records_of_collections_that_must_be_empty(
     records: Records, log: LogBuilder
 ) -> None:
     apply(records, log, log.inserts(3) + log.insert(write_of("a", collection="other")))
@@ -364,8 +375,10 @@ def test_lookup_tells_how_many_records_would_lose_their_definition(
         collection=DEFINITIONS,
         request="batch",
     )
-    found = records.lookup([define, forget, both, delete_of("forms", request="elsewhere")])
-    assert [each.records for each in found] == [0, 3, 4, 0]
+    define_empty = replace(define, if_empty=True)
+    elsewhere = replace(delete_of("forms", request="elsewhere"), if_empty=True)
+    found = records.lookup([define, define_empty, forget, both, elsewhere])
+    assert [each.records for each in found] == [0, 3, 3, 4, 0]
 
 
 def test_lookup_takes_more_writes_than_a_statement_takes_parameters(

@@ -130,7 +130,7 @@ def test_the_past_goes_with_the_log(
         left.append(past(records))
     assert left == [7, 5, 4, 4]
     assert records.since == 6
-    assert [each.until for each in records.versions_of("forms", "a", limit=9)] == [
+    assert [each.until for each in records.versions_of("forms", "a", limit=9, bytes_max=99)] == [
         7,
         8,
         9,

@@ -18,6 +18,7 @@ from replicad.storage.snapshot import REQUESTS, parse_line
 from tests.support.entries import LogBuilder, delete_of, put_of, write_of
 from tests.support.random_logs import Step, lines_of, steps
 from tests.support.record_model import Model, apply
+from tests.support.record_stores import scan_all
 from tests.support.snapshots import Segments
 
 ALL = "0"
@@ -34,18 +35,13 @@ def records(tmp_path: Path) -> Iterator[Records]:
 def indexes(records: Records, *, after: int = 0, upto: int = 99, limit: int = 99) -> list[int]:
     """Of the entries in one page of `forms`."""
     after = at_of(1, after, 1023) if after else 0
-    return [index_of(at) for at, _ in records.scan("forms", after=after, upto=upto, limit=limit)]
+    page, _ = records.scan("forms", after=after, upto=upto, limit=limit)
+    return [index_of(at) for at, _ in page]
 
 
 def listing(records: Records, collection: str, upto: int, limit: int) -> list[bytes]:
     """All pages."""
-    found: list[bytes] = []
-    after = 0
-    while page := records.scan(collection, after=after, upto=upto, limit=limit):
-        assert len(page) <= limit
-        found += (value for _, value in page)
-        after = page[-1][0]
-    return found
+    return [value for _, value in scan_all(records, collection, upto=upto, limit=limit)]
 
 
 def record_lines(records: Records, upto: int) -> list[bytes]:
@@ -66,7 +62,7 @@ def test_scan_goes_in_entry_order_page_by_page(records: Records, log: LogBuilder
     assert indexes(records, after=6, limit=3) == [8]
     assert indexes(records, after=2, upto=6) == [4, 6]
     assert indexes(records, after=9) == []
-    assert records.scan("unknown", after=0, upto=99, limit=9) == []
+    assert records.scan("unknown", after=0, upto=99, limit=9) == ([], None)
 
 
 def test_genero_is_matched_ignoring_case(records: Records, log: LogBuilder) -> None:
@@ -76,7 +72,7 @@ def test_genero_is_matched_ignoring_case(records: Records, log: LogBuilder) -> N
     apply(records, log, b"".join(log.insert(write_of(f"{n}", f)) for n, f in enumerate(forms)))
 
     def matching(genero: str) -> list[int]:
-        page = records.scan("forms", after=0, upto=99, limit=99, genero=genero)
+        page, _ = records.scan("forms", after=0, upto=99, limit=99, genero=genero)
         return [index_of(at) for at, _ in page]
 
     assert matching("femenino") == [1, 2]
@@ -93,7 +89,7 @@ def test_records_of_a_genero_as_of_an_earlier_entry(records: Records, log: LogBu
     lines += log.write(put_of("a", m, request="r3")) + log.write(put_of("b", f, request="r4"))
     apply(records, log, lines)
     for upto, expected in enumerate([[], [1], [1], [], [4]]):
-        page = records.scan("forms", after=0, upto=upto, limit=9, genero="f")
+        page, _ = records.scan("forms", after=0, upto=upto, limit=9, genero="f")
         assert [index_of(at) for at, _ in page] == expected
 
 
@@ -102,23 +98,22 @@ def test_records_of_a_genero_as_of_an_earlier_entry(records: Records, log: LogBu
     [
         (
             module._SCAN,
-            (1, 0, 9, 9),
+            (1, 0, 9),
             ["SEARCH records USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
         ),
         (
             module._SCAN_GENERO,
-            (1, "m", 0, 9, 9),
+            (1, 0, 9, "m"),
             [
                 "SEARCH records USING INDEX records_by_genero "
                 "(number=? AND genero=? AND at>? AND at<?)"
             ],
         ),
         (
-            module._REPLACED_SINCE,
-            (9, 1, 0, 9),
+            module._SCAN_PAST,
+            (1, 0, 9, 9),
             [
-                "SEARCH past USING COVERING INDEX past_by_until (until>?)",
-                "USE TEMP B-TREE FOR ORDER BY",
+                "SEARCH past USING COVERING INDEX past_by_place (number=? AND at>? AND at<?)",
             ],
         ),
         (
@@ -157,15 +152,41 @@ def test_a_listing_is_as_of_its_beginning_whatever_is_applied_meanwhile(
     keys = [str(key) for key in range(1, 10)]
     apply(records, log, log.inserts(9))
     found: list[bytes] = []
-    after = 0
+    after: int | None = 0
     for step, key in enumerate(reversed(keys)):
-        page = records.scan("forms", after=after, upto=9, limit=1)
+        assert after is not None
+        page, after = records.scan("forms", after=after, upto=9, limit=1)
         found += (value for _, value in page)
-        after = page[-1][0]
         write = delete_of if step % 2 else put_of
         apply(records, log, log.write(write(key, request=f"w{step}")))
     assert len(found) == 9
-    assert records.scan("forms", after=after, upto=9, limit=1) == []
+    assert after is None
+
+
+def test_a_page_is_bounded_by_what_is_looked_at(
+    records: Records, log: LogBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was replaced too early, or is of others in the lane, is passed over bit by bit."""
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 2)
+    lines = b"".join(log.insert(write_of("0", collection=f"c{n}")) for n in range(1024))
+    lines += b"".join(log.insert(write_of(f"{n}", collection="c0")) for n in range(1, 5))
+    lines += log.insert(write_of("0", b"{}", collection="neighbour"))
+    for step in range(5):
+        lines += log.write(put_of("0", b"{}", request=f"w{step}", collection="c0"))
+    apply(records, log, lines)
+    last = log.index.last
+    page, after = records.scan("neighbour", after=0, upto=last, limit=9)
+    assert page == []
+    assert after is not None
+    assert index_of(after) < 1029
+    assert [index_of(at) for at, _ in scan_all(records, "neighbour", upto=last)] == [1029]
+    assert [index_of(at) for at, _ in scan_all(records, "c0", upto=last)] == [
+        *range(1025, 1029),
+        last,
+    ]
+    page, after = records.scan("c0", after=at_of(1, 1029), upto=last, limit=9)
+    assert page == []
+    assert after == at_of(1, 1031)
 
 
 def test_records_are_given_as_the_lines_of_a_snapshot(tmp_path: Path) -> None:
@@ -214,6 +235,7 @@ def test_every_state_can_be_read_after_all_was_applied(
     apply(records, log, b"".join(lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_KEYS_AT_ONCE", at_once)
+        patch.setattr(module, "_ROWS_AT_ONCE", at_once)
         for upto in range(len(lines) + 1):
             assert record_lines(records, upto) == model.record_lines(upto)
             for collection in ("forms", "Zones"):

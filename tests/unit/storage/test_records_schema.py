@@ -12,6 +12,7 @@ from replicad.storage import records_schema
 from replicad.storage.records import NOTHING_APPLIED, Records
 from tests.support.entries import LogBuilder
 from tests.support.record_model import apply
+from tests.support.record_stores import scan_all
 
 
 @pytest.fixture
@@ -53,6 +54,33 @@ def test_rows_beyond_what_is_applied_are_damage(path: Path, log: LogBuilder) -> 
     again.close()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_the_journal_has_grown_to_while_somebody_read_is_given_back(
+    path: Path, log: LogBuilder, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    pages = 8
+    monkeypatch.setattr(records_schema, "_CHECKPOINT_PAGES", pages)
+    records = Records.open(path)
+    reader = records.open_reader()
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM applied").fetchall()
+    for _ in range(5):
+        apply(records, log, log.inserts(100))
+    grown = records.journal_bytes
+    assert grown > 5 * pages * 4096
+    records.empty_journal()  # Of no use yet, and no harm.
+    assert records.journal_bytes == grown
+    reader.close()
+    if at_once:
+        records.empty_journal()
+        assert records.journal_bytes == 0
+    apply(records, log, log.inserts(1))
+    apply(records, log, log.inserts(1))
+    assert records.journal_bytes < 2 * pages * 4096
+    assert records.count("forms") == 502
+    records.close()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_file_cut_short_is_noticed_at_the_latest_when_read(
     path: Path, log: LogBuilder, share: float
@@ -65,7 +93,7 @@ def test_a_file_cut_short_is_noticed_at_the_latest_when_read(
     again = Records.open(path)
     if again.applied != NOTHING_APPLIED:
         with pytest.raises(RecordsDamagedError):
-            again.scan("forms", after=0, upto=2000, limit=2000)
+            scan_all(again, upto=2000)
         again.reset()
     assert again.applied == NOTHING_APPLIED
     again.close()

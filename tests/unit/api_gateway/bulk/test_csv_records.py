@@ -95,6 +95,16 @@ def test_any_bytes_are_cells_or_are_refused(row: bytes) -> None:
     assert cells
 
 
+@pytest.mark.parametrize("row", [b"a\rb", b'"a"\r"b"', b'a,"b"\r', b'"a""\n"\r,5'])
+def test_a_carriage_return_outside_quotes_is_refused(row: bytes) -> None:
+    with pytest.raises(CsvError, match="carriage return"):
+        parse_cells(row)
+
+
+def test_a_carriage_return_within_quotes_is_text() -> None:
+    assert parse_cells(b'"a\r","""\r""",b') == ["a\r", '"\r"', "b"]
+
+
 def test_numbers_keep_the_text_that_is_stored() -> None:
     value = (
         b'{"id":"a","peso":1.50,"edad":-0,"lista":[1.50,1E2,"\\/"],"vive":true,'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -212,6 +213,45 @@ async def test_a_client_that_waits_for_its_answers_gets_them(shelf: Shelf) -> No
         assert statuses(first) == [STORED]
         answered.set()
         assert len([each async for each in told]) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "records", "redefined"),
+    [
+        (9, 1_200, False),
+        (5_000, 400, False),
+        (300_000, 9, False),
+        (9, 400, True),
+        (5_000, 40, True),
+    ],
+)
+async def test_others_get_their_turn_while_records_are_checked(
+    size: int, records: int, redefined: bool
+) -> None:
+    """All of them arrive at once. Between two turns of another task few are checked."""
+    turns = 0
+    checked: Counter[int] = Counter()
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    class Watched(Shelf):
+        def check_again(self, value: bytes) -> Checked:
+            checked[turns] += 1
+            return super().check_again(value)
+
+    watched = Watched(redefined=redefined)
+    watched.gate.set()
+    others = asyncio.create_task(take_turns())
+    keys = [f"{number}-".ljust(size, "x") for number in range(records)]
+    lines, _ = await told_of(Import(watched), pieces(keys))
+    others.cancel()
+    assert set(statuses(lines)) == {STORED}
+    assert checked.total() == records * (2 if redefined else 1)
+    assert max(checked.values()) <= min(50, 1 + 16_384 // size)
 
 
 async def test_a_body_that_breaks_off_is_told_after_what_was_stored(shelf: Shelf) -> None:

@@ -65,7 +65,16 @@ def test_a_quote_within_a_plain_cell_opens_nothing() -> None:
 
 
 def test_a_row_without_a_closing_quote_ends_with_the_stream() -> None:
-    assert split(RowSplitter(), [b'a\n"b\n\nc']) == [(1, b"a"), (2, b'"b\n\nc')]
+    splitter = RowSplitter()
+    assert split(splitter, [b'a\n"b\n\nc']) == [(1, b"a"), (2, b'"b\n\nc')]
+    assert splitter.unclosed_line == 2
+
+
+@pytest.mark.parametrize("rows", [b"a", b'"a\n"', b'"a\n"\n', b'5" x 6'])
+def test_a_quote_that_closes_is_none_that_does_not(rows: bytes) -> None:
+    splitter = RowSplitter()
+    split(splitter, [rows])
+    assert splitter.unclosed_line == 0
 
 
 @pytest.mark.parametrize("splitter", [LineSplitter(), RowSplitter()], ids=["lines", "rows"])

@@ -142,6 +142,46 @@ async def test_the_first_answer_counts_whatever_the_definition_says_now(
     assert (status, second) == (201, first)
 
 
+async def test_the_first_answer_counts_wherever_the_id_is_looked_for_now(
+    serve: Serve, leader: FakeLeader
+) -> None:
+    """A gateway that has just started knows an insert's id by today's definition only."""
+    define(leader, key="dni")
+    told = {"dni": "a", "id": "b"}
+    _, first, _ = await ask(await serve(), "POST", C, told, KEY)
+    assert first["id"] == "a"
+    leader.records["c"].clear()
+    for schema, key in ((None, "id"), ({"required": ["n"]}, "id"), (None, "x")):
+        define(leader, schema, key=key)
+        status, second, headers = await ask(await serve(), "POST", C, told, KEY)
+        assert (status, second) == (201, first)
+        assert headers["Idempotency-Replayed"] == "true"
+    del leader.records[DEFINITIONS]["c"]
+    gateway = await serve()
+    assert (await ask(gateway, "POST", C, told, KEY))[:2] == (201, first)
+    assert (await ask(gateway, "POST", C, told))[0] == 404
+
+
+async def test_an_insert_without_an_id_is_first_of_all_another_request(
+    gateway: aiohttp.ClientSession, leader: FakeLeader
+) -> None:
+    define(leader)
+    batch = {"operations": [{"id": "b", "value": {"id": "b"}}, {"id": "c", "value": {"id": "c"}}]}
+    for path, first in ((C, {"id": "a"}), (f"{C}:batch", batch)):
+        key = {"Idempotency-Key": path}
+        assert (await ask(gateway, "POST", path, first, key))[0] in (200, 201)
+        for removed in (False, True):
+            if removed:
+                definition = leader.records[DEFINITIONS].pop("c")
+            status, told, _ = await ask(gateway, "POST", C, {"x": 1}, key)
+            assert (status, told["type"]) == (422, "urn:replicad:idempotency-key-reused")
+        leader.records[DEFINITIONS]["c"] = definition
+    status, told, _ = await ask(gateway, "POST", C, {"x": 1}, {"Idempotency-Key": "new"})
+    assert (status, told["type"]) == (422, "urn:replicad:invalid-record")
+    status, told, _ = await ask(gateway, "POST", "/v1/collections/d/records", {"id": "a"}, KEY)
+    assert (status, told["type"]) == (404, "urn:replicad:no-such-collection")
+
+
 async def test_a_rejection_is_judged_anew(
     gateway: aiohttp.ClientSession, leader: FakeLeader
 ) -> None:

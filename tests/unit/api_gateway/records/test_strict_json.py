@@ -79,6 +79,87 @@ def test_arbitrary_bytes_raise_nothing_else(body: bytes) -> None:
         assert orjson.loads(parse_object(body).canonical) == orjson.loads(body)
 
 
+def token_by_token(body: str) -> bytes:
+    """What parse_object is to keep of valid JSON, found out slowly.
+
+    Raises:
+        InvalidJsonError: It breaks one of the rules that valid JSON may break.
+    """
+
+    def fields(pairs: list[tuple[str, object]]) -> None:
+        if len(dict(pairs)) < len(pairs):
+            raise InvalidJsonError
+
+    def integer(digits: str) -> None:
+        if not INTEGER_MIN <= int(digits) <= INTEGER_MAX:
+            raise InvalidJsonError
+
+    json.loads(body, object_pairs_hook=fields, parse_int=integer)
+    kept, is_inside, is_escaped = [], False, False
+    for character in body:
+        if is_inside or character not in " \t\r\n":
+            kept.append(character)
+        if character == '"' and not is_escaped:
+            is_inside = not is_inside
+        is_escaped = character == "\\" and not is_escaped
+    return "".join(kept).encode()
+
+
+@given(st.data(), st.sampled_from(["", " ", "\n\t "]))
+def test_shortcuts_take_what_a_look_at_every_token_takes(data: st.DataObject, space: str) -> None:
+    strings = st.lists(
+        st.sampled_from(
+            [
+                "a",
+                " ",
+                "\\u0020",
+                "\\/",
+                "/",
+                "\\\\",
+                '\\"',
+                "ñ",
+                "\\u00f1",
+                ":",
+                "[",
+                "}",
+                "\\t",
+                "9" * 19,
+            ]
+        ),
+        max_size=3,
+    ).map(lambda parts: f'"{"".join(parts)}"')
+    numbers = st.sampled_from(
+        [
+            *("0", "-0", "1.50", "1e2", "1E+20", "0." + "7" * 20, "-" + "9" * 19, "9" * 19),
+            *map(str, (INTEGER_MAX, INTEGER_MAX + 1, INTEGER_MIN, INTEGER_MIN - 1)),
+            *("1" * 25 + ".0", "1" * 25 + "e5", "12e-" + "1" * 20),
+        ]
+    )
+
+    def between(opening: str, parts: list[str], closing: str) -> str:
+        inner = f"{space},{space}".join(parts)
+        return f"{opening}{space}{inner}{space}{closing}"
+
+    values = st.recursive(
+        strings | numbers | st.sampled_from(["true", "null"]),
+        lambda inner: (
+            st.lists(inner, max_size=3).map(lambda parts: between("[", parts, "]"))
+            | st.lists(st.tuples(strings, inner), max_size=3).map(
+                lambda fields: between("{", [f"{name}:{space}{each}" for name, each in fields], "}")
+            )
+        ),
+        max_leaves=8,
+    )
+    body = between("{", [f'"x":{space}{data.draw(values)}'], "}")
+    try:
+        kept = token_by_token(body)
+    except InvalidJsonError:
+        with pytest.raises(InvalidJsonError):
+            parse_object(body.encode())
+    else:
+        assert parse_object(body.encode()).canonical == kept
+
+
 @pytest.mark.parametrize(
     "member",
     [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from io import BytesIO
 
 import aiohttp
 import pytest
@@ -80,8 +81,14 @@ async def test_reasons_come_in_spanish_when_that_is_preferred(
     gateway: aiohttp.ClientSession, leader: FakeLeader
 ) -> None:
     leader.forms = {"a": form("a")}
-    lines = await imported(gateway, form("a"), NDJSON | {"Accept-Language": "es-MX"})
-    assert lines[0]["reason"] == "Ya hay un registro con este id."
+    bad = form("b", genero=7)
+    lines = await imported(gateway, form("a") + b"\n" + bad, NDJSON | {"Accept-Language": "es-MX"})
+    assert [line["reason"] for line in lines[:-1]] == [
+        "Ya hay un registro con este id.",
+        "/genero: el valor no es de tipo nulo o texto",
+    ]
+    (line, _) = await imported(gateway, bad, NDJSON)
+    assert line["reason"] == '/genero: value is not of types "null", "string"'
 
 
 async def test_csv_takes_its_types_from_the_schema(
@@ -104,10 +111,51 @@ async def test_csv_takes_its_types_from_the_schema(
     }
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b"a,b\n1,2\n", b"id,a,a\n", b"id,\n", b'id,"a'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\n",
+        b"a,b\n1,2\n",
+        b"id,a,a\n",
+        b"id,\n",
+        b'id,"a',
+        b"id,s\rr1,x\rr2,x\r",
+        b'"id","s"\r"r1","x"\r',
+        b"id\r1\n",
+        b"id,s\r1," + b"x" * RECORD_BYTES_MAX,
+    ],
+)
 async def test_a_bad_header_is_refused(gateway: aiohttp.ClientSession, body: bytes) -> None:
-    async with gateway.post(IMPORT, data=body, headers=CSV) as response:
+    async with gateway.post(IMPORT, data=BytesIO(body), headers=CSV) as response:
         assert await problem(response) == (400, "invalid-request")
+
+
+async def test_a_file_whose_lines_end_with_cr_is_told_so(gateway: aiohttp.ClientSession) -> None:
+    async with gateway.post(IMPORT, data=b"id,s\r1,x\r", headers=CSV) as response:
+        assert "carriage return" in (await response.json(content_type=None))["detail"]
+
+
+@pytest.mark.parametrize("rows", [1, RECORD_BYTES_MAX // 4])
+async def test_a_quote_that_never_closes_ends_an_import(
+    gateway: aiohttp.ClientSession, leader: FakeLeader, rows: int
+) -> None:
+    body = b'id,s\na,x\nb,"x\n' + b"c,x\n" * rows
+    *lines, error, last = await imported(gateway, body, CSV)
+    assert [(each["line"], each["status"]) for each in lines] == [(2, "stored"), (3, "invalid")]
+    assert error["error"]["type"] == "urn:replicad:invalid-request"
+    assert "line 3" in error["error"]["detail"]
+    assert last == tally(stored=1, invalid=1)
+    assert list(leader.forms) == ["a"]
+
+
+@pytest.mark.parametrize("query", ["?genero=F", "?fields=id", "?consistency=local", "?=", "?on"])
+async def test_parameters_that_an_import_has_not_are_refused(
+    gateway: aiohttp.ClientSession, leader: FakeLeader, query: str
+) -> None:
+    async with gateway.post(IMPORT + query, data=form("a"), headers=NDJSON) as response:
+        assert await problem(response) == (400, "invalid-query")
+    assert leader.forms == {}
 
 
 async def test_an_empty_body_stores_nothing(gateway: aiohttp.ClientSession) -> None:
@@ -163,6 +211,31 @@ async def test_so_many_imports_at_once_and_no_more(
         {"line": 1, "id": "b", "status": "stored", "reason": None},
         tally(stored=1),
     ]
+
+
+async def test_one_client_leaves_imports_to_others(
+    gateway: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes_bulk, "IMPORTS_OF_ONE_MAX", 1)
+    ending = asyncio.Event()
+
+    async def patient() -> AsyncIterator[bytes]:
+        yield form("a") + b"\n"
+        await ending.wait()
+
+    elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with (
+        gateway.post(IMPORT, data=patient(), headers=NDJSON) as response,
+        aiohttp.ClientSession(response.url.origin(), connector=elsewhere) as other,
+    ):
+        await response.content.readline()
+        async with gateway.post(IMPORT, data=b"", headers=NDJSON) as refused:
+            assert refused.headers["Retry-After"] == "1"
+            assert await problem(refused) == (429, "too-many-requests")
+        assert (await imported(other, form("b")))[-1] == tally(stored=1)
+        ending.set()
+        await response.read()
+    assert (await imported(gateway, form("c")))[-1] == tally(stored=1)
 
 
 # -- exports ------------------------------------------------------------------------------------
@@ -254,6 +327,15 @@ async def test_columns_that_cannot_be_are_refused(
     define(leader, "bare")
     path = f"/v1/collections/{name}/records:export{query}"
     async with gateway.get(path, headers={"Accept": accept}) as response:
+        assert await problem(response) == (400, "invalid-query")
+
+
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "text/csv"])
+@pytest.mark.parametrize("query", ["genero=F", "limit=1", "at_index=1", "fields[]=id"])
+async def test_an_export_does_not_ignore_what_it_does_not_know(
+    gateway: aiohttp.ClientSession, kind: str, query: str
+) -> None:
+    async with gateway.get(f"{EXPORT}?{query}", headers={"Accept": kind}) as response:
         assert await problem(response) == (400, "invalid-query")
 
 

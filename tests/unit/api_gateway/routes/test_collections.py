@@ -110,6 +110,35 @@ async def test_a_collection_with_records_is_not_removed(
     assert leader.version(DEFINITIONS, "c") == 1
 
 
+@pytest.mark.parametrize("force", ["", "?force=true"])
+async def test_a_key_field_stays_if_a_record_comes_while_it_is_changed(
+    gateway: aiohttp.ClientSession, leader: FakeLeader, force: str
+) -> None:
+    await ask(gateway, "PUT", C, {})
+
+    class Racing(dict[str, bytes]):
+        """A collection that is empty whenever it is looked at before the key is to change."""
+
+        looks = 0
+
+        def values(self) -> Any:  # noqa: ANN401 (of a dict)
+            seen = list(super().values())
+            self.looks += 1
+            if self.looks == 2:
+                self["late"] = form("late")
+            return seen
+
+    leader.records["c"] = Racing()
+    status, answer, _ = await ask(gateway, "PUT", f"{C}{force}", {"key": "dni"})
+    assert (status, answer["type"]) == (409, "urn:replicad:key-field-fixed")
+    assert leader.version(DEFINITIONS, "c") == 1
+    assert [write.if_empty for write in leader.writes] == [False, True]
+    leader.records["c"].clear()
+    assert (await ask(gateway, "PUT", C, {"key": "dni"}))[0] == 200
+    assert (await ask(gateway, "PUT", C, {"key": "dni", "search": ["x"]}))[0] == 200
+    assert [write.if_empty for write in leader.writes] == [False, True, True, False]
+
+
 async def test_a_schema_that_records_break_is_refused_unless_told_otherwise(
     gateway: aiohttp.ClientSession, leader: FakeLeader
 ) -> None:
@@ -219,3 +248,20 @@ async def test_a_definition_is_stored_with_its_name(
         "search": [],
         "key": "id",
     }
+
+
+async def test_what_is_wrong_with_records_and_schemas_is_told_in_the_clients_language(
+    gateway: aiohttp.ClientSession, leader: FakeLeader
+) -> None:
+    await ask(gateway, "PUT", C, {"schema": {}})
+    leader.records["c"] = {"r": form("r", n="x")}
+    errors = [{"path": "/n", "message": "el valor no es de tipo entero"}]
+    failing = {"count": 1, "records": [{"id": "r", "errors": errors}]}
+    spanish = {"Accept-Language": "es"}
+    status, answer, _ = await ask(gateway, "PUT", C, {"schema": NUMBERS}, spanish)
+    assert (status, answer["records"]) == (409, failing["records"])
+    status, answer, _ = await ask(gateway, "PUT", f"{C}?force=true", {"schema": NUMBERS}, spanish)
+    assert (status, answer["failing"]) == (200, failing)
+    status, answer, _ = await ask(gateway, "PUT", C, {"schema": {"$ref": "#/x"}}, spanish)
+    said = "El esquema no es válido. en él: una referencia no se puede resolver"
+    assert (status, answer["detail"]) == (422, said)

@@ -127,6 +127,15 @@ async def test_a_bad_body_is_refused(gateway: aiohttp.ClientSession, leader: Fak
         assert status == 400, body
         assert answer["status"] == "error"
         assert answer["message"]
+    async with gateway.post(INSERT, data=genero) as response:
+        assert await answer_of(response) == (
+            400,
+            {
+                "status": "error",
+                "message": "El registro no es como su colección lo pide. "
+                "/genero: el valor no es de tipo nulo o texto",
+            },
+        )
     assert not leader.batches["writes"]
 
 

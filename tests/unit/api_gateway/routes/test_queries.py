@@ -195,3 +195,26 @@ async def test_an_invalid_page_of_a_history_is_refused(
 ) -> None:
     status, problem, _ = await ask(gateway, f"{RECORDS}/a/history?{query}")
     assert (status, problem["type"]) == (400, "urn:replicad:invalid-query")
+
+
+@pytest.mark.parametrize(
+    "query", ["u=%ff", "u=%ED%A0%80", "%c3=x", "u=%", "u=50%25&x=5%zz", "q=%c"]
+)
+@pytest.mark.parametrize("path", [RECORDS, f"{RECORDS}/a", "/v1/collections"])
+async def test_a_query_string_that_is_no_text_is_refused(
+    gateway: aiohttp.ClientSession, leader: FakeLeader, path: str, query: str
+) -> None:
+    leader.found["query"] = EMPTY
+    status, problem, _ = await ask(gateway, f"{path}?{query}")
+    assert (status, problem["type"]) == (400, "urn:replicad:invalid-query")
+    assert not leader.asked
+
+
+async def test_a_query_string_may_hold_any_text(
+    gateway: aiohttp.ClientSession, leader: FakeLeader
+) -> None:
+    leader.found["query"] = EMPTY
+    assert (await ask(gateway, f"{RECORDS}?u=50%25+%C3%B1%EF%BF%BD&v=%F0%9F%98%80"))[0] == 200
+    (query,) = leader.asked
+    assert isinstance(query, Query)
+    assert [each.texts for each in query.conditions] == [("50% ñ\ufffd",), ("😀",)]

@@ -24,7 +24,8 @@ async def test_a_write_is_found_by_its_key(gateway: aiohttp.ClientSession, key: 
     assert await outcome_of(gateway, path) == (404, {"state": "unknown"})
     async with gateway.post(INSERT, data=form("a"), headers={"Idempotency-Key": key}) as response:
         assert response.status == 200
-    assert await outcome_of(gateway, path) == (200, {"state": "committed", "index": 1})
+    told = {"state": "committed", "index": 1, "collection": "formularios", "key": "a"}
+    assert await outcome_of(gateway, path) == (200, told)
 
 
 async def test_it_is_a_strong_read(gateway: aiohttp.ClientSession, leader: FakeLeader) -> None:

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import threading
 from io import BytesIO
 
 import aiohttp
+import orjson
 import pytest
 
+from api_gateway.records.strict_json import ObjectText, parse_object
+from api_gateway.routes import records
 from api_gateway.web import bodies
 from tests.support.fake_leader import FakeLeader, form
 from tests.support.gateway import Serve, raw_url, send_raw
@@ -132,3 +136,36 @@ async def test_other_encodings_are_refused(gateway: aiohttp.ClientSession, encod
     async with gateway.post(INSERT, data=form("a"), headers=headers) as response:
         assert response.status == 415
         assert (await response.json())["status"] == "error"
+
+
+async def test_large_bodies_are_parsed_beside_the_event_loop_and_not_many_at_once() -> None:
+    def thread_of(body: bytes) -> str:
+        together.wait()
+        return threading.current_thread().name
+
+    together = threading.Barrier(1)
+    assert await bodies.parsed(thread_of, b"x" * 2**16) == threading.current_thread().name
+    together = threading.Barrier(2, timeout=5)
+    names = await asyncio.gather(*(bodies.parsed(thread_of, b"x" * (2**16 + 1)) for _ in range(8)))
+    assert len(set(names)) == 2
+    assert threading.current_thread().name not in names
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
+async def test_a_large_record_does_not_hold_the_event_loop(
+    gateway: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def parse(body: bytes) -> ObjectText:
+        threads.append(threading.current_thread())
+        return parse_object(body)
+
+    monkeypatch.setattr(records, "parse_object", parse)
+    body = orjson.dumps({"id": "a", "x": "y" * 2**17})
+    path = "/v1/collections/formularios/records" + ("" if method == "POST" else "/a")
+    headers = {"Content-Type": "application/json"}
+    async with gateway.request(method, path, data=body, headers=headers) as response:
+        assert response.status == (404 if method == "PATCH" else 201)
+    assert threads
+    assert threading.main_thread() not in threads
