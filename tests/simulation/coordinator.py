@@ -68,7 +68,13 @@ class Coordinator:
         if self._history and self._world.chance(self.lag):
             session.behind_until = self._world.now + self._world.rng.uniform(0.0, 2.0)
             old = ViewSeen(self._world.rng.choice(self._history))
-            self._world.after(self._world.rng.uniform(0.0, 1.0), lambda: session.feed(old))
+
+            def lag() -> None:
+                session.feed(old)
+                # Every view is followed by another until one is the last.
+                self._show(member.incarnation, self._history[-1], 0.05)
+
+            self._world.after(self._world.rng.uniform(0.0, 1.0), lag)
         self._register(member)
 
     def leave(self, incarnation: str, *, politely: bool = False) -> None:
