@@ -69,9 +69,9 @@ def import_(
     source.begin()
     tally = Counter[str]()
     with (
+        _remembered(state, source),  # Outermost: nothing is taken from the source any more then.
         connect(urls, timeout_s) as client,
         _progress("importing", source.size) as progress,
-        _remembered(state, source.skip, tally),
     ):
         results = client.collection(collection).import_records(
             source.records(), content_type=_CONTENT_TYPES[name], header=source.header
@@ -79,7 +79,7 @@ def import_(
         for result in results:
             tally[result.status] += 1
             progress.update(progress.task_ids[0], completed=source.read_bytes)
-            _tell(source.lines.popleft(), result, as_json, progress)
+            _tell(source.lines.pop(result.line), result, as_json, progress)
     if state is not None:
         state.unlink(missing_ok=True)
     _end_import(tally, as_json)
@@ -140,13 +140,13 @@ def _read_state(state: Path | None) -> int:
 
 
 @contextmanager
-def _remembered(state: Path | None, skipped: int, tally: Counter[str]) -> Iterator[None]:
-    """Note how many records have an answer when the block is left, whatever ends it."""
+def _remembered(state: Path | None, source: Source) -> Iterator[None]:
+    """Note how far all records have an answer when the block is left, whatever ends it."""
     try:
         yield
     finally:
         if state is not None:
-            state.write_text(f"{skipped + tally.total()}\n")
+            state.write_text(f"{source.answered}\n")
 
 
 def _tell(line: int, result: ImportResult, as_json: bool, progress: Progress) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedIOBase
@@ -29,7 +28,8 @@ class Source:
         skip: How many records are not to be sent: an earlier run was told about them.
         header: The first row of CSV, once the first record was taken.
         read_bytes: How much was read.
-        lines: Where the records that have no answer yet began, by line, from 1.
+        lines: Where each record that has no answer yet began, by line, from 1; by its number among
+            those that are sent, from 1.
     """
 
     file: BinaryIO | BufferedIOBase
@@ -37,7 +37,8 @@ class Source:
     skip: int = 0
     header: bytes = b""
     read_bytes: int = 0
-    lines: deque[int] = field(default_factory=deque)
+    lines: dict[int, int] = field(default_factory=dict)
+    _taken: int = 0
     _line: int = 1
 
     @property
@@ -66,8 +67,17 @@ class Source:
         """Each record's bytes; to be called once, after `begin`."""
         for number, (line, row) in enumerate(self._rows()):
             if number >= self.skip:
-                self.lines.append(line)
+                self._taken += 1
+                self.lines[self._taken] = line
                 yield row
+
+    @property
+    def answered(self) -> int:
+        """How many records from the file's beginning on all have an answer: `skip` for a next run.
+
+        Not how many have one: where an import broke, later ones may have it before earlier ones.
+        """
+        return self.skip + next(iter(self.lines), self._taken + 1) - 1
 
     def _rows(self) -> Iterator[tuple[int, bytes]]:
         """Lines, or what is one row of CSV: lines until their quotes are even."""

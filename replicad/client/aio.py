@@ -338,10 +338,11 @@ class Collection:
         content_type: str = NDJSON,
         header: bytes = b"",
     ) -> AsyncIterator[ImportResult]:
-        """Store many new records; a result for each, in their order.
+        """Store many new records; a result for each, whose `line` is the record's number, from 1.
 
-        When the connection breaks, what has no answer yet is sent again. A record that is there
-        then, and equals the one sent, counts as stored (of NDJSON; of CSV as duplicate).
+        Results come in the records' order, but for those that a broken connection delayed: what has
+        no answer yet is sent again then. A record that is there by that time, and equals the one
+        sent, counts as stored (of NDJSON; of CSV as duplicate).
 
         Args:
             records: Objects, or the bytes of a line; of CSV those of a row.

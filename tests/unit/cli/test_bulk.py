@@ -61,8 +61,21 @@ def test_rows_of_csv_may_have_several_lines(tmp_path: Path) -> None:
         source.begin()
         assert source.header == b"id,nota\r\n"
         assert list(source.records()) == [b'a,"una\r\n""dos"""\r\n', b"b,x"]
-        assert list(source.lines) == [2, 5]
+        assert source.lines == {1: 2, 2: 5}
         assert source.read_bytes == source.size
+
+
+def test_a_next_run_skips_nothing_that_has_no_answer(tmp_path: Path) -> None:
+    """Answers may come out of order where an import broke off and went on."""
+    file = tmp_path / "records.ndjson"
+    file.write_bytes(b"{}\n" * 6)
+    with file.open("rb") as opened:
+        source = Source(opened, csv=False, skip=2)
+        assert len(list(source.records())) == 4
+        del source.lines[1], source.lines[3]
+        assert source.answered == 3
+        del source.lines[2], source.lines[4]
+        assert source.answered == 6
 
 
 @pytest.mark.parametrize("text", [b"\n", b"", b"id,s\ra,x\rb,y\r"])
