@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Return as soon as the condition holds; fail the test when it does not in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
@@ -17,7 +17,7 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> 
 
 async def until(
     condition: Callable[[], Awaitable[bool]],
-    timeout_s: float = 10.0,
+    timeout_s: float = 30.0,
     explain: Callable[[], object] = lambda: "",
 ) -> None:
     """The same for a condition that must be asked for; `explain` tells what was seen last."""
