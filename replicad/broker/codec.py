@@ -2,15 +2,15 @@
 
 | type   | content type         | headers                     | body                          |
 |--------|----------------------|-----------------------------|-------------------------------|
-| append | application/x-ndjson | all of Append but its lines | the log's lines, verbatim     |
+| append | application/x-ndjson | one, `fields`: as JSON, all | the log's lines, verbatim     |
+|        |                      | of Append but its lines     |                               |
 | others | application/json     | none                        | one JSON object               |
-| change | application/json     | index, position, epoch,     | the change (docs/api.md)      |
-|        |                      | digest                      |                               |
 
 A probe, which only asks whether it can be delivered, is no message of the protocol, and neither is
-a change, which goes to other systems.
+a change, which goes to other systems (`change_frames.py`).
 
-Digests are in hex, in headers and bodies alike.
+Digests are in hex, in headers and bodies alike. The fields of Append are one header, because eleven
+in AMQP's own types cost as much to write and to read as all the rest of a message.
 
 Entries travel as the bytes of the log, so that whoever watches a queue sees what the log holds,
 and no digest has to survive a decoding and an encoding.
@@ -24,8 +24,8 @@ from typing import Final
 import orjson
 from pamqp.commands import Basic
 
+from replicad.broker.frames import Content
 from replicad.core.entry import DIGEST_BYTES
-from replicad.core.feed import LoggedChange
 from replicad.core.messages import (
     Ack,
     Append,
@@ -44,94 +44,74 @@ _NDJSON: Final = "application/x-ndjson"
 _JSON: Final = "application/json"
 # Of what is sent only to learn whether anybody reads a queue.
 PROBE: Final = "probe"
-# Transient: what is lost is sent again from the log, and must not wait for the broker's disk.
 _TRANSIENT: Final = 1
-# A change is for whoever reads it some day.
-_PERSISTENT: Final = 2
 
 # What arrived from outside: any name may be missing and any value of any type.
 _Fields = Mapping[str, object]
 
 
-def encode(message: Message) -> tuple[Basic.Properties, bytes]:
-    """The properties and the body that carry one message."""
+def encode(message: Message) -> Content:
+    """What carries one message, not signed yet."""
     match message:
         case Append():
-            return _properties("append", _NDJSON, _append_headers(message)), message.lines
+            fields = orjson.dumps(_append_fields(message))
+            return Content("append", _NDJSON, fields, message.lines)
         case Ack():
             matched = {**_point_fields(message.matched), "round": message.round}
-            return _properties("ack", _JSON), _body(message, matched)
+            return _plain("ack", _body(message, matched))
         case Fetch():
             points = {"points": [_point_fields(point) for point in message.points]}
-            return _properties("fetch", _JSON), _body(message, points)
+            return _plain("fetch", _body(message, points))
         case Reject():
-            return _properties("reject", _JSON), orjson.dumps(message)
+            return _plain("reject", orjson.dumps(message))
         case Echo():
-            return _properties("echo", _JSON), orjson.dumps(message)
+            return _plain("echo", orjson.dumps(message))
         case HandOver():
-            fields = {"epoch": message.epoch, "leader": message.leader, "leaving": message.leaving}
-            body = orjson.dumps({**fields, **_point_fields(message.last)})
-            return _properties("hand-over", _JSON), body
+            own = {"epoch": message.epoch, "leader": message.leader, "leaving": message.leaving}
+            return _plain("hand-over", orjson.dumps({**own, **_point_fields(message.last)}))
         case Offer():
-            fields = {"epoch": message.epoch, "leader": message.leader}
-            body = orjson.dumps({**fields, **_point_fields(message.base)})
-            return _properties("offer", _JSON), body
+            own = {"epoch": message.epoch, "leader": message.leader}
+            return _plain("offer", orjson.dumps({**own, **_point_fields(message.base)}))
         case Leave():
-            return _properties("leave", _JSON), orjson.dumps(message)
+            return _plain("leave", orjson.dumps(message))
 
 
-def encode_change(change: LoggedChange, node: str) -> tuple[str, Basic.Properties, bytes]:
-    """The routing key, the properties and the body that carry one change, published by `node`."""
+def encode_probe(sender: str, message_id: str) -> tuple[Basic.Properties, bytes]:
+    """A message that means nothing to whoever gets it."""
     properties = Basic.Properties(
         content_type=_JSON,
-        headers={
-            "index": change.index,
-            "position": change.position,
-            "epoch": change.epoch,
-            "digest": change.digest,
-        },
-        delivery_mode=_PERSISTENT,
-        message_id=f"{change.index}.{change.position}",
-        message_type="change",
-        app_id=node,
+        delivery_mode=_TRANSIENT,
+        message_id=message_id,
+        message_type=PROBE,
+        app_id=sender,
     )
-    return f"{change.collection}.{change.operation}", properties, change.encode()
+    return properties, orjson.dumps({"node": sender})
 
 
-def encode_probe(sender: str) -> tuple[Basic.Properties, bytes]:
-    """A message that means nothing to whoever gets it."""
-    return _properties(PROBE, _JSON), orjson.dumps({"node": sender})
-
-
-def decode(properties: Basic.Properties, body: bytes) -> Message:
+def decode(content: Content) -> Message:
     """The inverse of `encode`.
 
     Raises:
         MalformedMessageError: This is no message of the protocol.
     """
-    if properties.message_type == "append":
-        return _decode_append(properties.headers or {}, body)
-    decoder = _DECODERS.get(properties.message_type or "")
+    if content.type == "append":
+        return _decode_append(_parse(content.fields), content.body)
+    decoder = _DECODERS.get(content.type)
     if decoder is None:
-        raise MalformedMessageError(f"unknown message type {properties.message_type!r}")
+        raise MalformedMessageError(f"unknown message type {content.type!r}")
+    return decoder(_parse(content.body))
+
+
+def _plain(message_type: str, body: bytes) -> Content:
+    return Content(message_type, _JSON, b"", body)
+
+
+def _parse(text: bytes) -> _Fields:
     try:
-        fields = orjson.loads(body)
+        fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise MalformedMessageError(f"not JSON: {body[:60]!r}") from error
-    return decoder(_object(fields))
-
-
-def _properties(
-    message_type: str,
-    content_type: str,
-    headers: dict[str, int | str | dict[str, int]] | None = None,
-) -> Basic.Properties:
-    return Basic.Properties(
-        message_type=message_type,
-        content_type=content_type,
-        headers=headers,  # type: ignore[arg-type]  # A FieldTable, which is invariant.
-        delivery_mode=_TRANSIENT,
-    )
+        raise MalformedMessageError(f"not JSON: {text[:60]!r}") from error
+    return _object(fields)
 
 
 def _body(message: Ack | Fetch, more: Mapping[str, object]) -> bytes:
@@ -139,7 +119,7 @@ def _body(message: Ack | Fetch, more: Mapping[str, object]) -> bytes:
     return orjson.dumps({**fields, **more})
 
 
-def _append_headers(append: Append) -> dict[str, int | str | dict[str, int]]:
+def _append_fields(append: Append) -> dict[str, int | str | dict[str, int]]:
     return {
         "epoch": append.epoch,
         "leader": append.leader,
@@ -159,22 +139,22 @@ def _point_fields(point: Point) -> dict[str, int | str]:
     return {"index": point.index, "digest": point.digest.hex()}
 
 
-def _decode_append(headers: _Fields, body: bytes) -> Append:
-    count = _integer(headers, "count")
+def _decode_append(fields: _Fields, body: bytes) -> Append:
+    count = _integer(fields, "count")
     # As many newlines as entries, the last one at the end: what the receiver cuts the body by.
     if body.count(b"\n") != count or (body and not body.endswith(b"\n")):
         raise MalformedMessageError(f"the body does not hold {count} lines")
     return Append(
-        epoch=_integer(headers, "epoch"),
-        leader=_text(headers, "leader"),
-        incarnation=_text(headers, "incarnation"),
-        previous=Point(_integer(headers, "previous-index"), _digest(headers, "previous-digest")),
+        epoch=_integer(fields, "epoch"),
+        leader=_text(fields, "leader"),
+        incarnation=_text(fields, "incarnation"),
+        previous=Point(_integer(fields, "previous-index"), _digest(fields, "previous-digest")),
         count=count,
         lines=body,
-        commit=Point(_integer(headers, "commit-index"), _digest(headers, "commit-digest")),
-        last=_integer(headers, "last"),
-        round=_integer(headers, "round"),
-        acked=_decode_acked(_object(headers.get("acked"))),
+        commit=Point(_integer(fields, "commit-index"), _digest(fields, "commit-digest")),
+        last=_integer(fields, "last"),
+        round=_integer(fields, "round"),
+        acked=_decode_acked(_object(fields.get("acked"))),
     )
 
 

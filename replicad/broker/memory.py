@@ -75,11 +75,12 @@ class MemoryBroker:
         """See `Broker.probe`."""
         return self._on_message is not None and not self._exchange.receivers(self, node)
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+    async def publish(self, changes: Sequence[LoggedChange]) -> int:
         """See `Broker.publish`."""
         if self._on_message is None:
             raise BrokerError("this broker is not started, or was stopped")
         self._exchange.on_changes(changes)
+        return len(changes)
 
     def deliver(self, message: Message) -> None:
         """Hand one message to the node, unless it is gone by now."""

@@ -30,8 +30,9 @@ class Broker(Protocol):
     def send(self, to: str | None, message: Message) -> None:
         """Hand over one message, to a node by name or (None) to every other replica's log queue.
 
-        Never blocks and never raises: while the broker is away the message is dropped. Append
-        goes to log queues; all others go to the named node's ack queue.
+        Never blocks and never raises: while the broker is away the message is dropped. When it
+        returns the message is on its way, unless the broker or the network is slower than we
+        are. Append goes to log queues; all others go to the named node's ack queue.
         """
 
     async def probe(self, node: str) -> bool:
@@ -42,10 +43,15 @@ class Broker(Protocol):
             connection was lost. False proves nothing: somebody does, or there was no answer.
         """
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+    async def publish(self, changes: Sequence[LoggedChange]) -> int:
         """Give changes to whoever else wants to know of them, in this order.
 
-        Returns when the broker has taken charge of all of them. One call at a time.
+        Returns when the broker has taken charge of all that are wanted. Who says so before a
+        change is committed gets it; so all of them must be when this is called. One call at a
+        time.
+
+        Returns:
+            How many of them went to the broker.
 
         Raises:
             BrokerError: It may have taken none, some or all of them.

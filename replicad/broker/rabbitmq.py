@@ -86,7 +86,7 @@ class RabbitBroker:
         if self._session is None or not self._up:
             return
         kind = "log" if isinstance(message, Append) else "acks"
-        self._session.send(f"{kind}.{to or 'all'}", *encode(message))
+        self._session.send(f"{kind}.{to or 'all'}", encode(message))
 
     async def probe(self, node: str) -> bool:
         """See `Broker.probe`."""
@@ -94,11 +94,11 @@ class RabbitBroker:
             return False
         return await self._session.probe(node)
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+    async def publish(self, changes: Sequence[LoggedChange]) -> int:
         """See `Broker.publish`."""
         if self._task is None or self._task.done():
             raise BrokerError("this broker is not started, or was stopped")
-        await self._changes.publish(changes)
+        return await self._changes.publish(changes)
 
     def lead(self, leading: bool) -> None:
         """See `Broker.lead`."""
@@ -134,8 +134,9 @@ class RabbitBroker:
 
     async def _run_session(self, number: int) -> None:
         async with AsyncExitStack() as stack:
+            follow_all = not self._leading
             session = await open_session(
-                stack, self._url, self._names, number, follow_all=not self._leading
+                stack, self._url, self._names, number, self._on_message, follow_all=follow_all
             )
             _log.info("broker connected", node=self._names.node, session=number)
             self._session = session
@@ -144,7 +145,7 @@ class RabbitBroker:
             self._report(up=True)
             self._reported = ""
             try:
-                await session.run(self._on_message, self._report)
+                await session.run(self._report)
             except* BrokerError:
                 self._report(up=False)  # Now: to close what is broken may take a moment.
                 raise

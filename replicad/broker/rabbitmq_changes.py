@@ -4,20 +4,37 @@
 
 It has a connection of its own, which is opened when there is something to publish: what waits here
 for the broker's disk must not hold up replication.
+
+Mostly nobody wants to know, and then to publish a change would cost as much as to replicate it. So
+of all changes in one call the first with each routing key asks: it is published as `mandatory`, and
+RabbitMQ returns it if it led to no queue; then the others with this key are left out. Nothing is
+kept from a queue that was bound when one of them was committed: all of them are before the first
+one asks, so it is still bound then, and the question is not returned.
+
+Source: docs/protocol.md, "Changes for other systems".
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
-from aiormq.abc import AbstractChannel
+from aiormq import PublishError
+from aiormq.abc import AbstractChannel, AbstractConnection, ChannelFrame
 
-from replicad.broker.codec import encode_change
-from replicad.broker.rabbitmq_session import Names, answer, connect
+from replicad.broker.change_frames import ChangeProperties, encode_change, routing_key_of
+from replicad.broker.frames import Publishing
+from replicad.broker.rabbitmq_session import Names
+from replicad.broker.rabbitmq_wire import answer, connect
 from replicad.core.feed import LoggedChange
 from replicad.errors import BrokerError
+
+# Less than a millisecond of marshalling, after which everything else has its turn.
+_WRITTEN_TOGETHER: Final = 128
+# RabbitMQ keeps them in memory until they are committed.
+_COMMITTED_TOGETHER: Final = 512
 
 
 class RabbitChanges:
@@ -28,34 +45,126 @@ class RabbitChanges:
         self._url = url
         self._names = names
         self._stack = AsyncExitStack()
-        self._channel: AbstractChannel | None = None
+        self._publisher: Publisher | None = None
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> None:
+    async def publish(self, changes: Sequence[LoggedChange]) -> int:
         """See `Broker.publish`."""
         try:
-            if self._channel is None:
-                self._channel = await self._open()
-            await answer(asyncio.gather(*(self._give(self._channel, each) for each in changes)))
+            if self._publisher is None:
+                self._publisher = await self._open()
+            return await publish_wanted(self._publisher, changes)
         except BrokerError:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Close the connection, if there is one; the next call opens another."""
-        self._channel = None
+        self._publisher = None
         await self._stack.aclose()
 
-    async def _open(self) -> AbstractChannel:
-        connection = await connect(self._stack, self._url, f"replicad {self._names.node}: changes")
-        channel = await answer(connection.channel(publisher_confirms=True))
+    async def _open(self) -> Publisher:
+        connection = await connect(self._stack, self._url, self._names.connection("changes"))
+        asking = await answer(connection.channel(publisher_confirms=True, on_return_raises=True))
+        giving = await answer(connection.channel(publisher_confirms=False))
+        await answer(giving.tx_select())
         await answer(
-            channel.exchange_declare(self._names.changes, exchange_type="topic", durable=True)
+            giving.exchange_declare(self._names.changes, exchange_type="topic", durable=True)
         )
-        return channel
+        return Publisher(self._names, connection, asking, giving)
 
-    async def _give(self, channel: AbstractChannel, change: LoggedChange) -> None:
-        """Publish one change; those that are published together keep their order."""
-        routing_key, properties, body = encode_change(change, self._names.node)
-        await channel.basic_publish(
-            body, exchange=self._names.changes, routing_key=routing_key, properties=properties
-        )
+
+async def publish_wanted(publisher: Publisher, changes: Iterable[LoggedChange]) -> int:
+    """Publish what is wanted of some changes, in their order, and return how many that were.
+
+    Those count, too, that asked in vain.
+
+    Raises:
+        BrokerError: RabbitMQ may have taken none, some or all of them.
+    """
+    published = 0
+    wanted: dict[str, bool] = {}
+    # Of these two, one is empty.
+    asking: dict[str, LoggedChange] = {}
+    giving: list[LoggedChange] = []
+    for change in changes:
+        key = routing_key_of(change)
+        if key in asking or (asking and wanted.get(key)):
+            wanted |= await publisher.ask(asking)
+            asking.clear()
+        if key not in wanted:
+            if giving:
+                await publisher.give(giving)
+                giving.clear()
+            asking[key] = change
+        elif wanted[key]:
+            giving.append(change)
+        else:
+            continue
+        published += 1
+    if asking:
+        await publisher.ask(asking)
+    elif giving:
+        await publisher.give(giving)
+    return published
+
+
+class Publisher:
+    """A connection that is open, with a channel for those that ask and one for all others."""
+
+    def __init__(
+        self,
+        names: Names,
+        connection: AbstractConnection,
+        asking: AbstractChannel,
+        giving: AbstractChannel,
+    ) -> None:
+        """Take over: `asking` confirms, and raises what is returned; `giving` has transactions."""
+        self._names = names
+        self._connection = connection
+        self._asking = asking
+        self._giving = giving
+        frame_bytes_max = connection.connection_tune.frame_max
+        self._publishing = Publishing(giving.number, names.changes, frame_bytes_max)
+
+    async def ask(self, changes: dict[str, LoggedChange]) -> dict[str, bool]:
+        """Publish changes, a routing key each, in their order; tells which led to a queue.
+
+        Raises:
+            BrokerError: As `publish_wanted`.
+        """
+        answers = await answer(asyncio.gather(*map(self._is_wanted, changes.values())))
+        return dict(zip(changes, answers, strict=True))
+
+    async def _is_wanted(self, change: LoggedChange) -> bool:
+        try:
+            await self._asking.basic_publish(
+                change.encode(),
+                exchange=self._names.changes,
+                routing_key=routing_key_of(change),
+                properties=ChangeProperties(change, self._names.node),
+                mandatory=True,
+            )
+        except PublishError:
+            return False
+        return True
+
+    async def give(self, changes: Sequence[LoggedChange]) -> None:
+        """Publish changes in their order; whether they lead to a queue is not asked.
+
+        Raises:
+            BrokerError: As `publish_wanted`.
+        """
+        for first in range(0, len(changes), _COMMITTED_TOGETHER):
+            await answer(self._commit(changes[first : first + _COMMITTED_TOGETHER]))
+
+    async def _commit(self, changes: Sequence[LoggedChange]) -> None:
+        # A transaction, for it has one answer; it is confirmed when all are on disk.
+        for first in range(0, len(changes), _WRITTEN_TOGETHER):
+            together = changes[first : first + _WRITTEN_TOGETHER]
+            frames = b"".join(
+                encode_change(change, self._names.node, self._publishing) for change in together
+            )
+            written = self._giving.create_future()
+            await self._connection.write_queue.put(ChannelFrame(frames, False, written))
+            await written
+        await self._giving.tx_commit()

@@ -1,9 +1,9 @@
 """Publishes committed changes to other systems, for as long as this replica leads.
 
 It runs beside replication and is never waited for: it reads from the log what the broker has not
-got yet, a few changes at a time, and goes on when those are confirmed. How far it got is noted in
-the coordinator now and then, where the next leader goes on; so each change is published at least
-once, and some again after a failover.
+got yet, hands over what has come together meanwhile, and goes on when that is confirmed. How far it
+got is noted in the coordinator now and then, where the next leader goes on; so each change is
+published at least once, and some again after a failover.
 
 Source: docs/operations.md, "Changes for other systems".
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from replicad.broker.port import Broker
 from replicad.coordination.port import Coordinator, View
@@ -33,11 +33,13 @@ from replicad.node.driver import Driver
 from replicad.node.feed import Page, read_page
 from replicad.node.synclog import SyncLog
 
-_READ_AT_ONCE: Final = 512
-# To publish a change costs the event loop as much as to replicate it: a few at a time, and then a
-# pause. One that ends late shows that there is other work, which gets this many times as long.
-_CONFIRMED_TOGETHER: Final = 32
-_PAUSE_S: Final = 0.01
+# The more together, the fewer questions the broker is asked. After a failure fewer, doubled each
+# time that it goes well: who gets them while another one cannot is to get few of them again.
+_TOGETHER_MAX: Final = 4096
+_TOGETHER_AFTER_FAILURE: Final = 32
+# While changes come together for the next time. A pause that ends late shows that there is other
+# work, which gets this many times as long.
+_PAUSE_S: Final = 0.1
 _YIELDED: Final = 20
 _YIELDED_S_MAX: Final = 0.2
 _NOTE_INTERVAL_S: Final = 1.0
@@ -64,12 +66,18 @@ class ChangeExchange:
         self._sync_log = sync_log
         self._log = log
         self._at: Cursor | None = None
+        self._together = _TOGETHER_MAX
         self._reported = ""
         Gauge(
             "replicad_changes_unpublished_entries",
             "At the leader: committed entries whose changes are not published yet.",
             registry=driver.metrics.registry,
         ).set_function(self.behind)
+        self._published = Counter(
+            "replicad_changes_published",
+            "Changes that went to the broker, those included that led to no queue.",
+            registry=driver.metrics.registry,
+        )
 
     def behind(self) -> int:
         """How many committed entries are not published; 0 unless this replica publishes."""
@@ -88,6 +96,7 @@ class ChangeExchange:
                 await self._lead(epoch)
             except* (BrokerError, CoordinationError) as group:
                 self._report(group)
+                self._together = _TOGETHER_AFTER_FAILURE
                 await asyncio.sleep(_RETRY_S)
             except* (CorruptLogError, DiskFailedError):
                 pass  # The reader has ended this replica.
@@ -124,22 +133,20 @@ class ChangeExchange:
         """Publish everything after `at`, as it is committed, for as long as this replica leads."""
         self._at = at
         while self._driver.leads_in(epoch):
-            page = Page(self._at, _READ_AT_ONCE, None)
+            if self._at.next_entry > self._applied:
+                await self._driver.applied.wait(_RETRY_S)
+                continue
+            page = Page(self._at, self._together, None)
             try:
                 await read_page(self._driver, page)
             except LogFrontGoneError:
                 self._skip_front(self._at)
                 continue
-            for first in range(0, len(page.changes), _CONFIRMED_TOGETHER):
-                if not self._driver.leads_in(epoch):
-                    return
-                changes = page.changes[first : first + _CONFIRMED_TOGETHER]
-                await self._broker.publish(changes)
-                self._at, self._reported = changes[-1].cursor, ""
-                await _give_way()
-            self._at = page.next
-            if page.next.next_entry > self._applied:
-                await self._driver.applied.wait(_RETRY_S)
+            if page.changes:
+                self._published.inc(await self._broker.publish(page.changes))
+            self._at, self._reported = page.next, ""
+            self._together = min(2 * self._together, _TOGETHER_MAX)
+            await _give_way()
 
     def _skip_front(self, at: Cursor) -> None:
         base = self._driver.store.log.base.index

@@ -53,7 +53,8 @@ class Page:
                 return False
             self.changes.append(change)
             self._bytes += len(change.value or b"")
-            self.next = change.cursor
+            if not change.is_last:
+                self.next = change.cursor
         self.next = Cursor(index)
         return True
 

@@ -10,9 +10,12 @@ from dataclasses import replace
 from functools import partial
 
 import aio_pika
+import orjson
 import pytest
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+from pamqp.common import FieldValue
 
+from replicad.broker.codec import encode
 from replicad.broker.rabbitmq import RabbitBroker
 from replicad.core.messages import Append, Message
 from replicad.errors import BrokerError
@@ -177,8 +180,8 @@ async def _node_in_a_process(url: str) -> asyncio.subprocess.Process:
 async def test_connections_bear_telling_names(server: RabbitMQServer, new_node: NewNode) -> None:
     await new_node("n1")
     listed = await asyncio.to_thread(server.ctl, "list_connections", "client_properties")
-    assert "replicad n1: publishes" in listed
-    assert "replicad n1: consumes" in listed
+    assert f"replicad {CLUSTER} n1: publishes" in listed
+    assert f"replicad {CLUSTER} n1: consumes" in listed
 
 
 async def test_tap_sees_the_log_lines(server: RabbitMQServer, new_node: NewNode) -> None:
@@ -200,7 +203,7 @@ async def test_tap_sees_the_log_lines(server: RabbitMQServer, new_node: NewNode)
     assert entries.body == LINES
     assert entries.content_type == "application/x-ndjson"
     assert (entries.type, entries.app_id) == ("append", "n1")
-    assert entries.headers["previous-index"] == 7
+    assert orjson.loads(str(entries.headers["fields"]))["previous-index"] == 7
     assert (ack.type, ack.content_type) == ("ack", "application/json")
 
 
@@ -334,13 +337,44 @@ async def test_stop_is_quick_under_an_alarm(server: RabbitMQServer, new_node: Ne
 
 
 async def test_too_much_waiting_ends_the_session(
-    new_node: NewNode, monkeypatch: pytest.MonkeyPatch
+    server: RabbitMQServer, new_node: NewNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("replicad.broker.rabbitmq_session.WAITING_BYTES_MAX", 10 * len(LINES))
+    monkeypatch.setattr("replicad.broker.rabbitmq_session.WAITING_BYTES_MAX", 2**24)
     n1 = await new_node("n1")
-    for _ in range(11):
-        n1.broker.send("n1", APPEND)
-    await eventually(lambda: n1.statuses == [True, False, True])
+    lines = b"x" * (2**24 - 1) + b"\n"
+    with server.frozen():
+        for _ in range(3):  # One may go to the kernel.
+            n1.broker.send("n1", replace(APPEND, lines=lines))
+        await eventually(lambda: n1.statuses == [True, False])
+    await n1.wait_up()
+
+
+async def test_what_others_publish_is_read_too(server: RabbitMQServer, new_node: NewNode) -> None:
+    """A message that somebody took, and published again with properties of his own."""
+    n1 = await new_node("n1")
+    sent = encode(APPEND)
+    headers: dict[str, FieldValue] = {
+        "before": [1, {"a": None}],
+        "fields": sent.fields.decode(),
+        "z": True,
+    }
+    message = aio_pika.Message(
+        sent.body,
+        headers=headers,
+        type=sent.type,
+        priority=3,
+        timestamp=1,
+        reply_to="me",
+        expiration=60,
+        correlation_id="ñ",
+        user_id="replicad",
+        content_encoding="utf-8",
+    )
+    async with await aio_pika.connect(server.url) as connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange(f"replicad.{CLUSTER}")
+        await exchange.publish(message, "log.n1")
+    await eventually(lambda: n1.messages == [APPEND])
 
 
 async def test_failing_callback_surfaces(server: RabbitMQServer) -> None:

@@ -15,6 +15,7 @@ from tests.support.cluster import Cluster
 from tests.support.feeds import (
     EventReader,
     LongPoller,
+    Seen,
     Writers,
     bound_queue,
     seen_in_log,
@@ -124,6 +125,37 @@ async def test_the_leader_is_killed_while_feeds_run(
     # Nothing is told that the log does not hold; what is told again is told in order.
     assert set(taken) == set(expected)
     assert list(dict.fromkeys(taken)) == expected
+
+
+@pytest.mark.processes
+async def test_a_queue_bound_while_others_write(
+    session: aiohttp.ClientSession, cluster: Cluster, client: Client, collection: str
+) -> None:
+    """Whenever it is bound: all that is committed from then on comes, in order, none left out."""
+    amqp = cluster.stack.description["rabbitmq"]["amqp"]
+    path = f"/v1/collections/{collection}/records/mine"
+    bound: list[tuple[tuple[int, int], tuple[int, int], list[Seen]]] = []
+    async with Writers(cluster.url, collection).running():
+        for number in range(30):
+            async with bound_queue(amqp, f"{collection}.*") as taken:
+                places = []
+                for text in ("first", "last"):
+                    async with session.put(path, json={"id": "mine", text: number}) as response:
+                        assert response.status in (200, 201), await response.text()
+                        places.append(((await response.json())["index"], 0))
+                first, last = places
+                await until_told(taken, last)
+            bound.append((first, last, taken))
+    await cluster.in_sync(client)
+    log = seen_in_log(cluster.data_dir(cluster.names[0]), collection)
+    for first, last, taken in bound:
+        between = [seen for seen in taken if first <= seen.place <= last]
+        assert between == [seen for seen in log if first <= seen.place <= last]
+
+
+async def until_told(taken: list[Seen], place: tuple[int, int]) -> None:
+    """Wait until this change has come."""
+    await eventually(lambda: bool(taken) and taken[-1].place >= place, CATCH_UP_S)
 
 
 @pytest.mark.processes

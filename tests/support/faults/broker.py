@@ -106,7 +106,7 @@ class Broker:
             "[P || P <- rabbit_networking:connections(), "
             "[{client_properties, Ps}] <- [rabbit_reader:info(P, [client_properties])], "
             '{<<"connection_name">>, _, N} <- Ps, '
-            f'binary:match(N, <<"replicad {replica}:">>) =/= nomatch]'
+            f'binary:match(N, <<"replicad {CLUSTER} {replica}:">>) =/= nomatch]'
         )
         close = 'rabbit_networking:close_connection(P, "test")'
         said = await self.ctl("eval", f"L = {found}, [{close} || P <- L], length(L).")

@@ -7,14 +7,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from replicad.errors import StackError
@@ -180,10 +178,15 @@ class FaultCluster(Cluster):
         """Every replica has applied its whole log, to the same rows."""
         async with self.client() as client:
             await self.in_sync(client)
-        rows = {name: _rows(self.data_dir(name)) for name in self.names}
-        first = rows[self.names[0]]
-        assert len(first) == len(inserted_keys(self.data_dir(self.names[0])))
-        assert all(each == first for each in rows.values())
+        inserted = len(inserted_keys(self.data_dir(self.names[0])))
+        rows: dict[str, list[tuple[object, ...]]] = {}
+
+        def are_written() -> bool:
+            rows.update((name, _rows(self.data_dir(name))) for name in self.names)
+            return all(len(each) == inserted for each in rows.values())
+
+        await eventually(are_written)  # What is applied is in the file after a second or so.
+        assert all(each == rows[self.names[0]] for each in rows.values())
 
     async def mend(self) -> None:
         """Undo every fault, and wait until all replicas are in sync."""
@@ -281,12 +284,10 @@ class FaultCluster(Cluster):
 
 
 def _rows(data_dir: Path) -> list[tuple[object, ...]]:
-    """What SQLite holds. A copy is read: the replica has locked its own."""
-    with TemporaryDirectory() as copies:
-        for path in data_dir.glob("records.sqlite*"):
-            shutil.copy(path, copies)
-        with closing(sqlite3.connect(Path(copies) / "records.sqlite")) as connection:
-            return connection.execute("SELECT at, key, value FROM records ORDER BY at").fetchall()
+    """What SQLite holds."""
+    path = (data_dir / "records.sqlite").absolute()
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT at, key, value FROM records ORDER BY at").fetchall()
 
 
 def _state(pid: int) -> str:
