@@ -23,7 +23,7 @@ from replicad.errors import (
 from replicad.node.driver import Driver
 from replicad.node.feed import Page, read_page
 from replicad.node.gates import Served, admit, bad_request, refusal
-from replicad.storage.records import Version
+from replicad.storage.records_versions import Version
 
 _CHANGES_MAX: Final = 10_000
 _WAIT_MS_MAX: Final = 60_000

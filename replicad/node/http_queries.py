@@ -21,7 +21,7 @@ from replicad.node.gates import Json, Served, admit, as_of, bad_request, refusal
 from replicad.node.past import Happening, HistoryPage, index_at, read_history
 from replicad.node.query_pool import QueriesBusyError
 from replicad.storage.queries import Answer
-from replicad.storage.records import Version
+from replicad.storage.records_versions import Version
 
 
 class HttpQueries:

@@ -12,7 +12,7 @@ from replicad.errors import RecordsDamagedError
 from replicad.node.driver import Driver
 from replicad.node.gates import Json, Served, admit, as_of, bad_request
 from replicad.node.history import entry_at
-from replicad.storage.records import Name, Written
+from replicad.storage.records_lookup import Name, Written
 
 
 class HttpReads:

@@ -10,7 +10,7 @@ from typing import Final
 
 from replicad.core.entry import DELETE, INSERT, UPDATE
 from replicad.node.driver import Driver
-from replicad.storage.records import Version
+from replicad.storage.records_versions import Version
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """Of values: a page ends with the one that reaches this size."""

@@ -105,6 +105,7 @@ class QueryPool:
     def _take(self) -> _Reader:
         if self._stopped:
             raise QueriesBusyError("the replica stops")
+        self._store.records.settle()  # A reader sees what is in the file.
         generation = self._store.records.generation
         while self._idle:
             reader = self._idle.pop()

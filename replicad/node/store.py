@@ -7,13 +7,19 @@ whenever the two disagree.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from replicad.core.entry import genesis_digest, split_lines
 from replicad.core.log import LogIndex
 from replicad.core.retention import SegmentFacts
-from replicad.errors import CorruptLogError, RecordsDamagedError, SnapshotDamagedError
+from replicad.errors import (
+    CorruptLogError,
+    DiskFailedError,
+    DiskFullError,
+    RecordsDamagedError,
+    SnapshotDamagedError,
+)
 from replicad.storage import snapshot_worker
 from replicad.storage.checkpoint import Checkpoints, head_of, read_entries
 from replicad.storage.datadir import DataDirectory
@@ -77,6 +83,7 @@ class Store:
             self.log: LogIndex = recovered.index
             self._journal: Journal = recovered.journal
             self._checkpoints: Checkpoints = recovered.checkpoints
+            on_failure.callback(self._checkpoints.finish)
             on_failure.callback(self._journal.abandon)
             self._synced = self._found = self.log.last
             self.commit = recovered.commit
@@ -119,12 +126,20 @@ class Store:
     def mark_synced(self) -> None:
         """Note, without hurry, how far the log is known to be synced.
 
-        A segment that has become full since gets the sidecar that makes a restart fast.
+        A segment that has become full since gets the sidecar that makes a restart fast; and what
+        was applied is written to the record store.
 
         Raises:
             CorruptLogError: A line is not the one that was appended.
             DiskFailedError: End the process.
+            RecordsDamagedError: As `rebuild`.
         """
+        try:
+            self.records.settle()
+        except DiskFullError:
+            pass  # It stays in memory until there is room, or too much of it.
+        except RecordsDamagedError:
+            self.rebuild(self.records.applied.index)
         self._journal.mark_synced(self.log, self._synced)
         self._checkpoints.write_one(self.log)
 
@@ -166,6 +181,7 @@ class Store:
         """
         last = self._journal.boundary_at(index)
         if last is not None:
+            self.records.settle()
             _, epoch, time, _ = head_of(self._journal, self.log, last)
             self._journal.drop_before(
                 Base(self.log.point(last), epoch, time, self.log.end_of(last))
@@ -241,11 +257,15 @@ class Store:
 
         Raises:
             RecordsDamagedError: As `rebuild`.
+            DiskFullError, DiskFailedError: End the process.
         """
         try:
             self._apply(index)
         except RecordsDamagedError:
             self.rebuild(index)
+        if self.records.settled.index < index:
+            # Whichever of the two is on the disk, it tells of these entries if they are damaged.
+            self._journal.mark_synced(self.log, self._synced)
 
     def rebuild(self, index: int) -> None:
         """Make the record store anew, up to the committed `index`, from what there is on disk.
@@ -265,9 +285,11 @@ class Store:
         """On opening, however long it takes: nobody waits for this replica yet."""
         try:
             self._apply(self.commit)
+            self.records.settle()
         except RecordsDamagedError:
             self.records.reset()
             self._apply(self.commit)
+            self.records.settle()
 
     def _apply(self, index: int) -> None:
         if self.records.applied.index < self.log.base.index:
@@ -276,7 +298,7 @@ class Store:
             first = self.records.applied.index + 1
             last = self.log.fit(first, index, _APPLY_BYTES)
             lines = self._lines_to_apply(first, last)
-            self.records.apply(split_lines(lines), self.log.digest_at(last))
+            self.records.take(split_lines(lines), self.log.digest_at(last))
             self.progress()
 
     def _lines_to_apply(self, first: int, last: int) -> bytes:
@@ -310,7 +332,8 @@ class Store:
 
         SQLite writes each row once to its write-ahead log and once to the file.
         """
-        return 2 * (self.log.end - self.log.end_of(self.records.applied.index))
+        written = max(self.records.settled.index, self.log.base.index)
+        return 2 * (self.log.end - self.log.end_of(written))
 
     def free_bytes(self) -> int:
         """Room left on the disk."""
@@ -319,10 +342,13 @@ class Store:
     def close(self) -> None:
         """Make the mark durable and close the files."""
         self.mark_synced()
+        self._checkpoints.finish()
         self.records.close()
         self._journal.close()
 
     def abandon(self) -> None:
         """Close the files as a killed process would: nothing is synced or marked."""
+        with suppress(DiskFailedError):
+            self._checkpoints.finish()
         self.records.close()
         self._journal.abandon()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import sys
 from array import array
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -71,6 +72,8 @@ class Checkpoints:
         # By a segment's first entry: the last digest in a sidecar that is known to be good. After
         # a truncation another segment may have the name, but never with this digest.
         self._good: dict[int, bytes] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sidecar")
+        self._writing: Future[None] | None = None
 
     def load(self, at: int, log: LogIndex) -> Header | None:
         """Add the entries of `segments[at]`, which is full, to the log that ends before it.
@@ -97,24 +100,43 @@ class Checkpoints:
         return header
 
     def write_one(self, log: LogIndex) -> bool:
-        """Write the first sidecar that is missing; takes some milliseconds.
+        """Begin to write the first sidecar that is missing, beside everything else.
+
+        What it holds is copied before; to hash it and to write it takes some ten milliseconds.
 
         Returns:
-            Whether there was one to write. A disk that has no room for it is no error.
+            Whether there was one to write, or one is being written. A disk that has no room for it
+            is no error.
 
         Raises:
             CorruptLogError: A line of the segment is not the one that was appended.
-            DiskFailedError: It cannot be written, or the segment not be read.
+            DiskFailedError: The one before could not be written, or the segment not be read.
         """
+        if self._writing is not None:
+            if not self._writing.done():
+                return True
+            writing, self._writing = self._writing, None
+            writing.result()
         full = self._journal.segments[:-1]
         nexts = (segment.first for segment in self._journal.segments[1:])
         for segment, after in zip(full, nexts, strict=True):
             digest = log.digest_at(after - 1)
             if self._good.get(segment.first) != digest:
-                self._write(segment, after - 1, log)
+                header, part = self._describe(segment, after - 1, log)
+                self._writing = self._thread.submit(_write, self._path(segment), header, part)
                 self._good[segment.first] = digest
                 return True
         return False
+
+    def finish(self) -> None:
+        """Wait for what is being written; nothing may be begun any more.
+
+        Raises:
+            DiskFailedError: It could not be written.
+        """
+        self._thread.shutdown()
+        if self._writing is not None:
+            self._writing.result()
 
     def _fits(self, at: int, header: Header, log: LogIndex) -> bool:
         segment, after = self._journal.segments[at : at + 2]
@@ -124,7 +146,7 @@ class Checkpoints:
             and header.previous == log.last_point.digest.hex()
         )
 
-    def _write(self, segment: Segment, last: int, log: LogIndex) -> None:
+    def _describe(self, segment: Segment, last: int, log: LogIndex) -> tuple[Header, LogPart]:
         part = log.part(segment.first, last)
         # A leader's commit index only grows: the highest are named by the last lines of epochs.
         ends = [start.first - 1 for start in part.epochs if start.first > segment.first] + [last]
@@ -140,13 +162,7 @@ class Checkpoints:
             commit=max(commit for _, _, _, commit in heads),
             epochs=tuple((start.epoch, start.first) for start in part.epochs),
         )
-        data = (
-            orjson.dumps(asdict(header))
-            + b"\n"
-            + part.digests
-            + _little_endian(part.ends).tobytes()
-        )
-        _replace_unsynced(self._path(segment), data + sha256(data).digest())
+        return header, part
 
     def _path(self, segment: Segment) -> Path:
         return self._journal.path_of(segment).with_name(segment.checkpoint)
@@ -224,13 +240,27 @@ def _read(path: Path) -> tuple[Header, LogPart] | None:
     return (header, part) if header.format == _FORMAT else None
 
 
-def _replace_unsynced(path: Path, data: bytes) -> None:
+def _write(path: Path, header: Header, part: LogPart) -> None:
+    """Write a sidecar. Of a segment that is cut meanwhile nobody will believe it."""
+    data = b"".join(
+        (
+            orjson.dumps(asdict(header)),
+            b"\n",
+            part.digests,
+            _little_endian(part.ends).tobytes(),
+        )
+    )
+    _replace_unsynced(path, data, sha256(data).digest())
+
+
+def _replace_unsynced(path: Path, *parts: bytes) -> None:
     """Write a file that may be lost or torn in a crash; on a full disk, not at all."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            write_all(descriptor, data)
+            for part in parts:
+                write_all(descriptor, part)
         finally:
             os.close(descriptor)
         temporary.replace(path)

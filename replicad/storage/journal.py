@@ -172,9 +172,7 @@ class Journal:
             DiskFailedError: It may be lost although a second sync would succeed.
         """
         if self._segments:
-            with disk_errors(f"open {self._log}"):
-                writer = self._open_writer()
-            sync_data(writer, self.path_of(self._segments[-1]))
+            sync_data(self._open_writer(), self._log)
 
     def mark_synced(self, index: LogIndex, last: int) -> None:
         """Note, lazily, that all entries up to `last` are synced.
@@ -434,7 +432,9 @@ class Journal:
 
     def _open_writer(self) -> int:
         if self._writer is None:
-            self._writer = os.open(self.path_of(self._segments[-1]), os.O_WRONLY | os.O_APPEND)
+            path = self.path_of(self._segments[-1])
+            with disk_errors(f"open {path}"):
+                self._writer = os.open(path, os.O_WRONLY | os.O_APPEND)
         return self._writer
 
     def _reader_of(self, segment: Segment) -> int:

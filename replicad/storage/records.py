@@ -2,6 +2,10 @@
 
 Derived from the log and nothing else: the file may be deleted at any time, and is rebuilt by
 applying the log from entry 1. What is applied is stored in the same transaction as the rows.
+
+A transaction costs as much as a dozen entries, so entries are *taken* into memory first and
+written together (`settle`). Look-ups by key and by request know of them; whatever else is asked,
+they are written before. A crash loses nothing by it: they are applied again.
 """
 
 from __future__ import annotations
@@ -11,19 +15,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Final, Self
 
-from replicad.core.events import Earlier, Found
+from replicad.core.events import Found
 from replicad.core.messages import Point
 from replicad.core.write import DEFINITIONS, WriteRequest
 from replicad.errors import RecordsDamagedError
 from replicad.storage.durable import disk_errors, sync_directory
 from replicad.storage.indexes import Indexes
-from replicad.storage.places import at_of, index_of, last_at_of, position_of
+from replicad.storage.places import index_of
 from replicad.storage.records_apply import forget_requests, prune_past, write_changes
 from replicad.storage.records_changes import Changes
 from replicad.storage.records_check import Stretch, find_wrong, put_back
-from replicad.storage.records_scan import record_page, remembered_page, scan_page
+from replicad.storage.records_lookup import (
+    Name,
+    Stored,
+    Written,
+    find_earlier,
+    find_live,
+    find_versions,
+    find_written,
+)
+from replicad.storage.records_scan import scan_page, snapshot_lines
 from replicad.storage.records_schema import (
     INSERT_REQUESTS,
     Applied,
@@ -33,72 +46,21 @@ from replicad.storage.records_schema import (
     empty_journal,
     insert,
     journal_bytes,
-    select_in,
     typed_errors,
 )
+from replicad.storage.records_versions import Version, version_at, versions_of
+from replicad.storage.records_wal import Checkpointer
 from replicad.storage.snapshot import forget_before
 
 NOTHING_APPLIED: Final = Point(0, b"")
 
 _APPLIED: Final = "UPDATE applied SET entry_index = ?, digest = ?, time = ?, since = ?"
-_WRITTEN: Final = """
-SELECT entry_index, collection, key, done, time FROM requests WHERE request = ? AND time >= ?
-"""
 _DEFINED: Final = "SELECT key, at FROM records WHERE number = ?"
-_VERSIONS: Final = """
-SELECT at, until, CAST(value AS BLOB) FROM past WHERE number = ?1 AND key = ?2 AND at >= ?3
-UNION ALL
-SELECT at, NULL, CAST(value AS BLOB) FROM records WHERE number = ?1 AND key = ?2 AND at >= ?3
-ORDER BY at LIMIT ?4
-"""
-_VERSION_AT: Final = """
-SELECT at, until, CAST(value AS BLOB) FROM past WHERE number = ?1 AND key = ?2 AND at <= ?3
-UNION ALL
-SELECT at, NULL, CAST(value AS BLOB) FROM records WHERE number = ?1 AND key = ?2 AND at <= ?3
-ORDER BY at DESC LIMIT 1
-"""
-Name = tuple[str, str]
-"""A record: its collection and its key."""
-
-
-class Stored(NamedTuple):
-    """A live record: the index of the entry that wrote it, and its value."""
-
-    version: int
-    value: bytes
-
-
-class Version(NamedTuple):
-    """What a record was from one entry until another.
-
-    Attributes:
-        entry, position: The index of the entry that wrote it, and which of its changes that was.
-        until: The entry that replaced or deleted it; None for the live one.
-        value: The value's bytes as they stand in the log.
-    """
-
-    entry: int
-    position: int
-    until: int | None
-    value: bytes
-
-
-class Written(NamedTuple):
-    """What one write has done.
-
-    Attributes:
-        at: The index of its entry.
-        collection: Whose records.
-        key: Of the one record; None if there were several.
-        done: What it did to each of them: letters of `entry.DONE`.
-        time: Of its entry.
-    """
-
-    at: int
-    collection: str
-    key: str | None
-    done: str
-    time: str
+# What is taken is written from here on; that holds up the replica for a millisecond.
+_ENTRIES_AT_ONCE: Final = 128
+_BYTES_AT_ONCE: Final = 256 * 1024
+# While a checkpoint is at work that would be over sooner if nothing was written.
+_PATIENCE: Final = 3
 
 
 class Records:
@@ -111,14 +73,18 @@ class Records:
         indexes: What else is kept of the records; another one after `reset` and `replace_with`.
         generation: Grows whenever the file is replaced: connections of `open_reader` from before
             show what was.
+        transactions: How many were committed.
     """
 
     indexes: Indexes
+    _connection: sqlite3.Connection
+    _checkpointer: Checkpointer
 
     def __init__(self, path: Path) -> None:
         """Use `open`."""
         self._path = path
         self.generation = 0
+        self.transactions = 0
         self._oldest = ""  # A time that no remembered write's is below.
         self._pruned_upto, self._prunable = 0, True
         self._open()
@@ -140,12 +106,17 @@ class Records:
     @property
     def applied(self) -> Point:
         """The last entry applied; NOTHING_APPLIED, which is in no log, when there is none."""
+        return self._taken
+
+    @property
+    def settled(self) -> Point:
+        """The last one of those that are in the file."""
         return self._applied.point
 
     @property
     def time(self) -> str:
         """The last applied entry's time; "" when there is none."""
-        return self._applied.time
+        return self._fresh.time or self._applied.time
 
     @property
     def since(self) -> int:
@@ -155,13 +126,14 @@ class Records:
     @property
     def forgets_before(self) -> str:
         """Writes whose entries are older than this time are forgotten; "" when nothing is."""
-        return self._forgets_before
+        return forget_before(self.time) if self.time else ""
 
     def open_reader(self) -> sqlite3.Connection:
         """One more connection to the file, to read only, for any one thread; close it after use.
 
-        It shows what is applied, transaction by transaction, until `generation` changes.
+        It shows what is settled, transaction by transaction, until `generation` changes.
         """
+        self.settle()
         return connect_reader(self._path)
 
     @property
@@ -176,7 +148,7 @@ class Records:
 
     def reset(self) -> None:
         """Forget everything: begin with an empty file."""
-        self._connection.close()
+        self.close()
         delete(self._path)
         self._reopen()
 
@@ -188,7 +160,7 @@ class Records:
         Raises:
             DiskFailedError: The outcome is unknown.
         """
-        self._connection.close()
+        self.close()
         delete(self._path)
         with disk_errors(f"rename {loaded}"):
             loaded.replace(self._path)
@@ -196,11 +168,12 @@ class Records:
         self._reopen()
 
     def close(self) -> None:
-        """Close the file. What was applied is in it; an open transaction there never is."""
+        """Close the file. What was settled is in it; an open transaction there never is."""
+        self._checkpointer.close()
         self._connection.close()
 
     def apply(self, lines: Iterable[bytes], digest: bytes) -> None:
-        """Apply the entries that follow `applied`, all of them or none.
+        """Apply the entries that follow `applied`, and write them: all of them or none.
 
         Args:
             lines: At least one verified line, without newlines.
@@ -210,28 +183,68 @@ class Records:
             ProtocolViolationError: They do not follow, or they cannot be in a log.
             MalformedEntryError: One is not an entry.
         """
-        first = self.applied.index + 1
-        numbers: dict[str, int] = {}
-        changes = Changes(first - 1, lambda name: self._number_of(name, numbers))
-        changes.add(lines)
-        forgets_before = forget_before(changes.time)
+        self.settle()
+        try:
+            self._take(lines, digest)
+            self.settle()
+        except BaseException:
+            self._forget_taken()
+            raise
+
+    def take(self, lines: Iterable[bytes], digest: bytes) -> None:
+        """Apply the entries that follow `applied`; they are written now or with later ones.
+
+        Args:
+            lines: As of `apply`.
+            digest: As of `apply`.
+
+        Raises:
+            ProtocolViolationError, MalformedEntryError: As of `apply`; or of entries that were
+                taken before. What is applied is what was settled.
+        """
+        try:
+            self._take(lines, digest)
+        except BaseException:
+            self._forget_taken()
+            raise
+        fresh, patience = self._fresh, _PATIENCE if self._checkpointer.ending else 1
+        if (
+            fresh.last - self.settled.index >= patience * _ENTRIES_AT_ONCE
+            or fresh.bytes >= patience * _BYTES_AT_ONCE
+            or fresh.touches(DEFINITIONS)
+        ):
+            self.settle()
+
+    def settle(self) -> None:
+        """Write what was taken, in one transaction; if that fails, it is still taken.
+
+        Raises:
+            ProtocolViolationError: The entries cannot be in a log.
+        """
+        fresh, first = self._fresh, self.settled.index + 1
+        if fresh.last < first:
+            return
+        forgets_before = forget_before(fresh.time)
         oldest, since, prunable = self._oldest, max(self.since, self._pruned_upto), self._prunable
+        rows = self._connection.total_changes
         with self.transaction() as connection:
-            write_changes(connection, changes, first, numbers, self.indexes)
+            write_changes(connection, fresh, first, self._new_numbers, self.indexes)
             if oldest < forgets_before:
-                oldest = forget_requests(connection, changes, forgets_before)
-            insert(connection, INSERT_REQUESTS, changes.requests.values())
+                oldest = forget_requests(connection, fresh, forgets_before)
+            insert(connection, INSERT_REQUESTS, fresh.requests.values())
             if prunable:
                 prunable = prune_past(connection, since)
-            connection.execute(_APPLIED, (changes.last, digest, changes.time, since))
-            redefined = changes.touches(DEFINITIONS)
+            connection.execute(_APPLIED, (fresh.last, self._taken.digest, fresh.time, since))
+            redefined = fresh.touches(DEFINITIONS)
             if redefined:
                 self.indexes.redefined()
-        self._numbers |= numbers
+        self._applied = Applied(self._taken, fresh.time, since)
+        self._oldest, self._prunable = oldest, prunable
+        self._new_numbers.clear()
+        self._begin()
         if redefined:
             self._read_definitions()
-        self._applied = Applied(Point(changes.last, digest), changes.time, since)
-        self._forgets_before, self._oldest, self._prunable = forgets_before, oldest, prunable
+        self._checkpointer.written(self._connection.total_changes - rows, fresh.bytes)
 
     def prune(self, upto: int) -> None:
         """Versions that were replaced by entries up to `upto` are kept no longer.
@@ -247,12 +260,14 @@ class Records:
             lines: Verified lines of consecutive entries that were applied, without newlines.
             first: The first one's index.
         """
+        self.settle()
         stretch = self._stretch(lines, first)
         with typed_errors(self._path):
             return find_wrong(self._connection, stretch, self._numbers.values()).entries
 
     def restore(self, lines: Iterable[bytes], first: int) -> None:
         """Make the rows of entries that were applied what the entries say, whatever they are."""
+        self.settle()
         stretch = self._stretch(lines, first)
         with self.transaction() as connection:
             wrong = find_wrong(connection, stretch, self._numbers.values())
@@ -262,6 +277,7 @@ class Records:
 
     def mend_indexes(self, first: int, last: int) -> bool:
         """Have indexes made anew that lack records of these entries; whether there were any."""
+        self.settle()
         with typed_errors(self._path):
             lacking = self.indexes.lacking(first, last)
         if lacking:
@@ -271,38 +287,43 @@ class Records:
 
     def lookup(self, writes: Sequence[WriteRequest]) -> list[Found]:
         """What is known about each write, in their order."""
-        versions = self._versions(
-            [(write.collection, each.key) for write in writes for each in write.operations]
-        )
-        earlier = self._earlier([write.request for write in writes])
+        names = [(write.collection, each.key) for write in writes for each in write.operations]
+        versions: dict[Name, int] = {}
+        with typed_errors(self._path):
+            file, fresh = self._connection, self._fresh
+            for collection, number, keys in self._by_collection(names):
+                for key, version in find_versions(file, fresh, number, keys):
+                    versions[collection, key] = version
+            requests = [write.request for write in writes]
+            earlier = find_earlier(file, fresh, requests, self.forgets_before)
         return [
             Found(
                 tuple([versions.get((write.collection, op.key), 0) for op in write.operations]),
                 earlier.get(write.request),
                 self._definitions.get(write.collection, 0),
-                sum(map(self.count, write.must_be_empty)),
+                sum(map(self.count, write.must_be_empty)) if write.collection == DEFINITIONS else 0,
             )
             for write in writes
         ]
 
     def get(self, names: Sequence[Name]) -> list[Stored | None]:
         """The live records of these names, None where there is none, in their order."""
-        query = "SELECT key, at, CAST(value AS BLOB) FROM records WHERE number = ? AND key IN"
-        found = {
-            (collection, key): Stored(index_of(at), value)
-            for collection, number, keys in self._by_collection(names)
-            for key, at, value in self._select_in(query, [number], keys)
-        }
+        found: dict[Name, Stored] = {}
+        with typed_errors(self._path):
+            for collection, number, keys in self._by_collection(names):
+                for key, stored in find_live(self._connection, self._fresh, number, keys):
+                    found[collection, key] = stored
         return [found.get(name) for name in names]
 
     def written_by(self, request: str) -> Written | None:
         """What the write with this request id has done; None if none is remembered."""
+        self.settle()
         with typed_errors(self._path):
-            row = self._connection.execute(_WRITTEN, (request, self._forgets_before)).fetchone()
-        return None if row is None else Written(*row)
+            return find_written(self._connection, request, self.forgets_before)
 
     def count(self, collection: str) -> int:
         """How many live records the collection holds."""
+        self.settle()
         with typed_errors(self._path):
             row = self._connection.execute(
                 "SELECT records FROM collections WHERE name = ?", (collection,)
@@ -323,38 +344,26 @@ class Records:
             limit: How many at most.
             bytes_max: The one with which the values reach this size is the last.
         """
+        self.settle()
         number = self._numbers.get(collection)
         if number is None:
             return []
-        versions: list[Version] = []
-        size = 0
         with typed_errors(self._path):
-            parameters = (number, key, at_of(number, after + 1), limit)
-            rows = self._connection.execute(_VERSIONS, parameters)
-            for at, until, value in rows:
-                versions.append(Version(index_of(at), position_of(at), until, value))
-                size += len(value)
-                if size >= bytes_max:
-                    break
-            rows.close()
-        return versions
+            return versions_of(
+                self._connection, number, key, after=after, limit=limit, bytes_max=bytes_max
+            )
 
     def version_at(self, collection: str, key: str, index: int) -> Version | None:
         """The record as it was after the entry `index`, not below `since`; None if there was none.
 
         `until` may tell of a later entry that has replaced it meanwhile.
         """
+        self.settle()
         number = self._numbers.get(collection)
         if number is None:
             return None
         with typed_errors(self._path):
-            row = self._connection.execute(
-                _VERSION_AT, (number, key, last_at_of(number, index))
-            ).fetchone()
-        if row is None or (row[1] is not None and row[1] <= index):
-            return None
-        at, until, value = row
-        return Version(index_of(at), position_of(at), until, value)
+            return version_at(self._connection, number, key, index)
 
     def scan(
         self, collection: str, *, after: int, upto: int, limit: int, genero: str | None = None
@@ -374,6 +383,7 @@ class Records:
         Returns:
             The page, and the place to go on after; None when that was all.
         """
+        self.settle()
         number = self._numbers.get(collection)
         if number is None:
             return [], None
@@ -390,24 +400,11 @@ class Records:
             remembered_from: Writes of entries older than this time are left out; not before
                 `forgets_before`.
         """
-        for collection, number in sorted(self._numbers.items()):
-            after: str | None = ""
-            while after is not None:
-                with typed_errors(self._path):
-                    page, after = record_page(
-                        self._connection, collection, number, after=after, upto=upto
-                    )
-                yield from (record.encode() for record in page)
-        last = 0
-        while True:
-            with typed_errors(self._path):
-                remembered = remembered_page(
-                    self._connection, after=last, upto=upto, since=remembered_from
-                )
-            if not remembered:
-                return
-            last = remembered[-1].index
-            yield from (each.encode() for each in remembered)
+        self.settle()
+        with typed_errors(self._path):
+            yield from snapshot_lines(
+                lambda: self._connection, self._numbers, upto, remembered_from
+            )
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -417,6 +414,7 @@ class Records:
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
+                self.transactions += 1
             except BaseException:
                 # SQLite has rolled back by itself after some errors, not after others.
                 if self._connection.in_transaction:
@@ -433,48 +431,53 @@ class Records:
                     self._connection.execute("SELECT name, number FROM collections")
                 )
                 self._read_definitions()
+            self._checkpointer = Checkpointer(self._path)
         except BaseException:
             self._connection.close()
             raise
-        self._forgets_before = forget_before(self.time) if self.time else ""
         self._oldest = ""
         self._prunable = True
+        self._new_numbers: dict[str, int] = {}
+        self._begin()
 
     def _reopen(self) -> None:
         self._open()
         self.generation += 1
 
-    def _number_of(self, collection: str, new: dict[str, int]) -> int:
+    def _begin(self) -> None:
+        """Take entries after those that are settled."""
+        self._taken = self.settled
+        self._fresh = Changes(self.settled.index, self._number_of)
+
+    def _take(self, lines: Iterable[bytes], digest: bytes) -> None:
+        self._fresh.add(lines)
+        self._taken = Point(self._fresh.last, digest)
+
+    def _forget_taken(self) -> None:
+        for name in self._new_numbers:
+            del self._numbers[name]
+        self._new_numbers.clear()
+        self._begin()
+
+    def _number_of(self, collection: str) -> int:
         """The collection's number, by which it is known in this file only."""
-        number = self._numbers.get(collection) or new.get(collection)
+        number = self._numbers.get(collection)
         if number is None:
-            last = max(self._numbers.values(), default=0)
-            number = new[collection] = last + len(new) + 1
+            number = max(self._numbers.values(), default=0) + 1
+            self._numbers[collection] = self._new_numbers[collection] = number
         return number
 
+    def _known_number(self, collection: str) -> int:
+        try:
+            return self._numbers[collection]
+        except KeyError:
+            raise RecordsDamagedError(f"{self._path} does not know {collection}") from None
+
     def _stretch(self, lines: Iterable[bytes], first: int) -> Stretch:
-        unknown: dict[str, int] = {}
-        changes = Changes(first - 1, lambda name: self._number_of(name, unknown))
+        """What entries say that were settled."""
+        changes = Changes(first - 1, self._known_number)
         changes.add(lines)
-        if unknown:
-            raise RecordsDamagedError(f"{self._path} does not know the collections {[*unknown]}")
-        return Stretch(first, changes, self.applied.index, self.since, self._forgets_before)
-
-    def _earlier(self, requests: Sequence[str]) -> dict[str, Earlier]:
-        query = "SELECT request, entry_index, fingerprint, done FROM requests"
-        rows = self._select_in(
-            f"{query} WHERE time >= ? AND request IN", [self._forgets_before], requests
-        )
-        return {request: Earlier(*found) for request, *found in rows}
-
-    def _versions(self, names: Sequence[Name]) -> dict[Name, int]:
-        """The versions of those of the records that there are."""
-        query = "SELECT key, at FROM records WHERE number = ? AND key IN"
-        return {
-            (collection, key): index_of(at)
-            for collection, number, keys in self._by_collection(names)
-            for key, at in self._select_in(query, [number], keys)
-        }
+        return Stretch(first, changes, self.settled.index, self.since, self.forgets_before)
 
     def _read_definitions(self) -> None:
         with typed_errors(self._path):
@@ -490,9 +493,3 @@ class Records:
             number = self._numbers.get(collection)
             if number is not None:
                 yield collection, number, wanted
-
-    def _select_in(
-        self, query: str, fixed: Sequence[object], wanted: Sequence[object]
-    ) -> Iterator[tuple[Any, ...]]:
-        with typed_errors(self._path):
-            yield from select_in(self._connection, query, fixed, wanted)

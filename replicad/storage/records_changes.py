@@ -6,7 +6,7 @@ Source: docs/log-format.md, "The record store".
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import orjson
@@ -34,6 +34,7 @@ class Changes:
         past: Rows of `past`: versions that these entries wrote and replaced.
         requests: Rows of `requests`, by request id.
         numbers: Of the collections whose records they change.
+        bytes: The size of their lines.
     """
 
     def __init__(self, after: int, number_of: Callable[[str], int]) -> None:
@@ -45,6 +46,7 @@ class Changes:
         """
         self.last = after
         self.time = ""
+        self.bytes = 0
         self.gone: dict[Name, int] = {}
         self.past: list[Past] = []
         self.requests: dict[str, Request] = {}
@@ -79,6 +81,26 @@ class Changes:
         self._inserted.clear()
         return self._rows
 
+    def find(self, number: int, keys: Sequence[str]) -> tuple[list[Live], list[str]]:
+        """Rows of those of the records that these entries wrote, and keys they do not mention.
+
+        Args:
+            number: Of a collection.
+            keys: Of records in it.
+        """
+        rows, gone = self.rows, self.gone
+        if not rows and not gone:
+            return [], [*keys]
+        found: list[Live] = []
+        others: list[str] = []
+        for key in keys:
+            row = rows.get((number, key))
+            if row is not None:
+                found.append(row)
+            elif (number, key) not in gone:
+                others.append(key)
+        return found, others
+
     @property
     def counts(self) -> Counter[int]:
         """By how much the number of live records of each collection changes."""
@@ -99,6 +121,7 @@ class Changes:
         known, requests = self._known, self.requests
         for line in lines:
             entry, value = split_value(line)
+            self.bytes += len(line)
             self.last = index = self.last + 1
             try:
                 if entry["index"] != index:

@@ -7,6 +7,7 @@ been applied since.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator, Mapping
 from heapq import merge
 from operator import itemgetter
 from typing import Final
@@ -148,6 +149,31 @@ def remembered_page(
     """The next requests of entries above `after`, up to `upto` and not older than `since`."""
     rows = connection.execute(_REMEMBERED, (after, upto, since, _REQUESTS_AT_ONCE))
     return [Remembered(*row) for row in rows]
+
+
+def snapshot_lines(
+    connection: Callable[[], sqlite3.Connection],
+    numbers: Mapping[str, int],
+    upto: int,
+    remembered_from: str,
+) -> Iterator[bytes]:
+    """The lines of a snapshot as of `upto`; see Records.snapshot_lines.
+
+    Args:
+        connection: Tells the one to read by: the file may be replaced meanwhile.
+        numbers: Of all collections.
+        upto: As there.
+        remembered_from: As there.
+    """
+    for collection, number in sorted(numbers.items()):
+        after: str | None = ""
+        while after is not None:
+            page, after = record_page(connection(), collection, number, after=after, upto=upto)
+            yield from (record.encode() for record in page)
+    last = 0
+    while remembered := remembered_page(connection(), after=last, upto=upto, since=remembered_from):
+        last = remembered[-1].index
+        yield from (each.encode() for each in remembered)
 
 
 def _past_value(connection: sqlite3.Connection, number: int, key: str, at: int) -> bytes:

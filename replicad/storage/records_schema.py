@@ -96,7 +96,7 @@ INSERT_REQUESTS: Final = _inserts("requests", 7)
 # SQLite takes 32766 parameters in a statement.
 _PARAMETERS_MAX: Final = 10_000
 
-# Checkpoints sync and run inline: rather few and large.
+# Of SQLite's own checkpoints, which hold up everything: rarely needed, see `records_wal.py`.
 _CHECKPOINT_PAGES: Final = 16384
 _PAGE_BYTES: Final = 4096
 _CACHE_KIB: Final = 64 * 1024
@@ -184,16 +184,25 @@ def connect(path: Path) -> tuple[sqlite3.Connection, Applied]:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """Open a file that is open for writing once more, to read only, from any one thread."""
+    return connect_again(path, mode="ro")
+
+
+def connect_again(path: Path, *, mode: str = "rw") -> sqlite3.Connection:
+    """Open a file that is open for writing once more, for any one thread.
+
+    Raises:
+        RecordsDamagedError, DiskFailedError: It cannot be opened.
+    """
     with typed_errors(path):
-        reader = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro",
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
             isolation_level=None,
             timeout=_BUSY_S,
             check_same_thread=False,
         )
-        reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
-        return reader
+        connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+        return connection
 
 
 def journal_bytes(path: Path) -> int:

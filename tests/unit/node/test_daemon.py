@@ -302,7 +302,7 @@ async def test_a_stop_releases_the_directory_whatever_fails_before(nodes: Nodes)
     reopen(nodes.data_dir("n1"))
 
 
-async def test_a_clean_stop_marks_all_and_a_crash_marks_nothing(single: Nodes) -> None:
+async def test_a_clean_stop_marks_all_and_a_crash_no_more_than_was_applied(single: Nodes) -> None:
     await single.write(A)
     mark = single.data_dir("n1") / "log" / "synced"
     await single.stop("n1")
@@ -311,7 +311,7 @@ async def test_a_clean_stop_marks_all_and_a_crash_marks_nothing(single: Nodes) -
     await single.start("n1")
     await single.write(B)  # Its epoch's first entry is 3, this one is 4.
     await single.crash("n1")
-    assert int(mark.read_bytes().split()[1]) < 4
+    assert int(mark.read_bytes().split()[1]) in (2, 4)
     await single.start("n1")
     await single.write(A, B)
     assert inserted_keys(single.data_dir("n1")) == ["a", "b"]

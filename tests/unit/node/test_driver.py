@@ -85,23 +85,46 @@ async def test_answers_of_another_epoch(one: Driven) -> None:
 async def test_writes_are_looked_up_when_their_turn_comes(
     one: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its arrival and its step the very same write may have been applied."""
+    """Between its arrival and its step the very same write may have been appended."""
     epoch = await one.leads()
-    apply = one.store.apply
+    append = one.store.append
     arrived: list[asyncio.Future[AnswerWrites]] = []
 
-    def apply_while_a_retry_arrives(index: int) -> None:
+    def append_while_a_retry_arrives(first: int, lines: bytes) -> None:
         if not arrived:
             waiting = one.driver.write(epoch, (A,))
             arrived.append(waiting.send(None))  # Runs until it waits for its future.
             waiting.close()
-        apply(index)
+        append(first, lines)
 
-    monkeypatch.setattr(one.store, "apply", apply_while_a_retry_arrives)
+    monkeypatch.setattr(one.store, "append", append_while_a_retry_arrives)
     stored = await one.store_all(A)
     await eventually(lambda: arrived[0].done())
     assert arrived[0].result().results == (replace(stored[0], again=True),)
     assert one.failures == []
+
+
+async def test_a_write_is_answered_before_it_is_applied(
+    one: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whoever may ask next finds it applied."""
+    epoch = await one.leads()
+    apply = one.store.apply
+    applied: list[int] = []
+
+    def noted(index: int) -> None:
+        applied.append(index)
+        apply(index)
+
+    monkeypatch.setattr(one.store, "apply", noted)
+    first = await one.driver.write(epoch, (A,))
+    assert isinstance(first.results[0], Committed)
+    assert applied == []
+    assert await one.driver.read(epoch)
+    assert one.store.records.get([(A.collection, A.operations[0].key)]) != [None]
+    again = await one.driver.write(epoch, (A._replace(request="another"),))
+    assert isinstance(again.results[0], Rejected)
+    assert len(applied) == 1
 
 
 async def test_one_sync_covers_what_one_turn_of_the_loop_appended(

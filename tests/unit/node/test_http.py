@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,17 @@ async def test_another_epoch_is_not_served(
     assert one.driver.status().last_index == 1
 
 
+@pytest.mark.parametrize(("method", "path", "body"), [("POST", WRITES, encoded(A)), *READS])
+async def test_another_leader_of_the_same_epoch_is_not_served(
+    client: Client, one: Driven, method: str, path: str, body: bytes
+) -> None:
+    """Epochs of two clusters may be equal, and an address may pass from one to the other."""
+    for leader, status in (("run-2", 421), (one.driver.incarnation, 200)):
+        headers = {**epoch_of(one), "X-Replicad-Leader": leader}
+        async with client.request(method, path, data=body, headers=headers) as response:
+            assert response.status == status
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-Replicad-Epoch": "one"}, {"X-Replicad-Epoch": ""}])
 async def test_an_epoch_must_be_named(client: Client, headers: dict[str, str]) -> None:
     async with client.post(WRITES, data=encoded(A), headers=headers) as response:
@@ -137,9 +148,9 @@ async def test_a_rejected_write_says_why_and_what_there_is(client: Client, one: 
     await one.store_all(A, B)
     stale = put_of("b", request="stale", condition=(2,))
     batch = batch_of(Operation("c", b"{}"), Operation("a", b"{}", Wanted.ABSENT), request="batch")
-    reused = replace(write_of("z"), request=A.request)
+    reused = write_of("z")._replace(request=A.request)
     missing = delete_of("z", request="missing")
-    unchecked = replace(write_of("z"), definition=1)
+    unchecked = write_of("z")._replace(definition=1)
     status, lines = await post(
         client, one, WRITES, encoded(stale, batch, reused, missing, unchecked)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,7 +150,7 @@ async def make_history(one: Driven) -> list[int]:
     ]
     indexes = []
     for write in writes:
-        versioned = replace(write, definition=found.version)
+        versioned = write._replace(definition=found.version)
         (committed,) = await one.store_all(versioned)
         indexes.append(committed.index)
     return indexes

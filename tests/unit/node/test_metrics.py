@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.exposition import generate_latest
 
 from replicad.core.effects import Refusal
+from replicad.core.messages import Ack, Append, Point
 from replicad.core.replica import FollowerStatus, Status
 from replicad.node.metrics import DriverMetrics, StatusCollector
 
@@ -36,7 +37,7 @@ def shown(metrics: DriverMetrics) -> dict[str, float]:
 
 def gauges(status: Status) -> dict[str, float]:
     metrics = DriverMetrics()
-    metrics.registry.register(StatusCollector(lambda: status))
+    metrics.registry.register(StatusCollector(lambda: status, lambda: 12))
     return shown(metrics)
 
 
@@ -64,6 +65,7 @@ def test_a_leaders_gauges() -> None:
         "isr_size": 2,
         "writable": 1,
     }
+    assert found["replicad_records_transactions_total"] == 12
     assert found['replicad_follower_matched_index{node="n2"}'] == 7
     assert found['replicad_follower_last_contact_seconds{node="n2"}'] == 0.25
 
@@ -91,3 +93,21 @@ def test_counters_of_two_replicas_in_one_process_are_their_own() -> None:
     assert found['replicad_log_sync_seconds_bucket{le="0.0005"}'] == 1
     assert found['replicad_log_sync_seconds_bucket{le="0.0002"}'] == 0
     assert shown(other)["replicad_log_appended_bytes_total"] == 0
+
+
+def test_messages_are_counted_by_type() -> None:
+    point = Point(1, b"d" * 32)
+    append = Append(1, "n1", "a", point, 1, b"{}\n", point, 2, 3, {})
+    metrics = DriverMetrics()
+    for message in (
+        append,
+        append,
+        replace(append, count=0, lines=b""),
+        Ack(1, "n2", "d", point, 3),
+    ):
+        metrics.count(message)
+    found = shown(metrics)
+    assert {
+        kind: found[f'replicad_messages_sent_total{{type="{kind}"}}']
+        for kind in ("append", "heartbeat", "ack")
+    } == {"append": 2, "heartbeat": 1, "ack": 1}

@@ -29,6 +29,7 @@ def events(path: Path) -> list[str]:
 
 def meddle(each: Driven, statement: str) -> None:
     """Change rows behind the record store's back."""
+    each.store.records.settle()
     connection: sqlite3.Connection = each.store.records._connection
     connection.execute(statement)
 

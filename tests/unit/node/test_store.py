@@ -10,7 +10,7 @@ import pytest
 
 from replicad.core.entry import encode_epoch, format_time, split_lines
 from replicad.core.messages import Point
-from replicad.errors import CorruptLogError, RecordsDamagedError
+from replicad.errors import CorruptLogError, DiskFullError, RecordsDamagedError
 from replicad.node.store import Store
 from replicad.storage.datadir import DataDirectory
 from replicad.storage.places import index_of
@@ -131,15 +131,15 @@ def test_records_found_damaged_when_more_is_applied_are_made_anew(
     store = open_store()
     fill(store, 4)
     store.apply(2)
-    apply = store.records.apply
+    take = store.records.take
     damaged = [RecordsDamagedError("damaged")]
 
     def fail_once(lines: Iterable[bytes], digest: bytes) -> None:
         if damaged:
             raise damaged.pop()
-        apply(lines, digest)
+        take(lines, digest)
 
-    monkeypatch.setattr(store.records, "apply", fail_once)
+    monkeypatch.setattr(store.records, "take", fail_once)
     store.apply(4)
     assert keys(store) == [2, 3, 4]
     store.abandon()
@@ -167,6 +167,71 @@ def test_a_clean_end_protects_the_last_entry(tmp_path: Path, open_store: Open) -
     damage_last_byte(tmp_path)
     with pytest.raises(CorruptLogError, match="synced up to entry 4"):
         open_store()
+
+
+def test_what_was_applied_is_protected_before_it_is_in_the_record_store(
+    tmp_path: Path, open_store: Open
+) -> None:
+    """Whoever applied it knew that it was committed, so its damage is no torn tail."""
+    store = open_store()
+    fill(store, 4)
+    store.apply(4)
+    assert store.records.settled.index == 0
+    store.abandon()
+    damage_last_byte(tmp_path)
+    with pytest.raises(CorruptLogError, match="synced up to entry 4"):
+        open_store()
+
+
+def test_what_was_applied_is_written_when_the_mark_is(open_store: Open) -> None:
+    store = open_store()
+    fill(store, 4)
+    store.apply(3)
+    store.mark_synced()
+    assert store.records.settled.index == 3
+    store.abandon()
+    again = open_store()
+    assert (again.commit, keys(again)) == (3, [2, 3])
+    again.abandon()
+
+
+def test_without_room_what_was_applied_waits(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    fill(store, 4)
+    store.apply(3)
+    with monkeypatch.context() as full:
+
+        def fail() -> None:
+            raise DiskFullError("no room")
+
+        full.setattr(store.records, "settle", fail)
+        store.mark_synced()
+    assert store.records.settled.index == 0
+    store.mark_synced()
+    assert store.records.settled.index == 3
+    store.abandon()
+
+
+def test_what_is_taken_while_the_record_store_is_damaged(
+    tmp_path: Path, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found out when it is written, and all of it is made anew."""
+    store = open_store()
+    fill(store, 4)
+    store.apply(3)
+    settle = store.records.settle
+
+    def fail_once() -> None:
+        monkeypatch.setattr(store.records, "settle", settle)
+        raise RecordsDamagedError("damaged")
+
+    monkeypatch.setattr(store.records, "settle", fail_once)
+    store.mark_synced()
+    assert store.records.applied.index == 3
+    assert keys(store) == [2, 3]
+    store.abandon()
 
 
 def test_a_torn_tail_is_cut_and_the_log_goes_on(tmp_path: Path, open_store: Open) -> None:
@@ -265,13 +330,16 @@ def test_a_log_that_is_refused_leaves_nothing_open(tmp_path: Path, open_store: O
 
 
 def test_room_that_the_records_may_still_need(open_store: Open) -> None:
-    """Twice what is in the log and not applied."""
+    """Twice what is in the log and not in the record store's file."""
     store = open_store()
     builder = fill(store, 5)
     assert store.unapplied_bytes() == 2 * builder.index.end
     store.apply(3)
+    assert store.unapplied_bytes() == 2 * builder.index.end
+    store.mark_synced()
     assert store.unapplied_bytes() == 2 * (builder.index.end - builder.index.end_of(3))
     store.apply(5)
+    store.mark_synced()
     assert store.unapplied_bytes() == 0
     assert store.free_bytes() > 0
     store.abandon()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from replicad.errors import CorruptLogError
+from replicad.errors import CorruptLogError, DiskFailedError
 from replicad.storage.checkpoint import Checkpoints, read_entries
 from replicad.storage.recovery import Recovered, recover
 from tests.support.entries import LogBuilder, write_of
@@ -29,9 +29,13 @@ def filled(stored: Recovered, log: LogBuilder) -> Recovered:
     lines += log.open_epoch(4, commit=3) + log.inserts(9, commit=5)
     stored.journal.append(lines, log.index, 1)
     stored.journal.sync()
-    while stored.checkpoints.write_one(log.index):
-        pass
+    write_sidecars(stored.checkpoints, log)
     return stored
+
+
+def write_sidecars(checkpoints: Checkpoints, log: LogBuilder) -> None:
+    while checkpoints.write_one(log.index):
+        pass
 
 
 def sidecars(directory: Path) -> list[Path]:
@@ -76,6 +80,7 @@ def test_every_full_segment_gets_one_and_a_restart_reads_the_last_segment_only(
 def test_one_call_writes_one(tmp_path: Path, stored: Recovered, log: LogBuilder) -> None:
     stored.journal.append(log.inserts(20), log.index, 1)
     assert stored.checkpoints.write_one(log.index)
+    stored.checkpoints.finish()
     assert len(sidecars(tmp_path)) == 1
 
 
@@ -112,6 +117,7 @@ def test_a_damaged_sidecar_counts_for_nothing(
     segments = filled.journal.segments
     assert again.read_bytes == last_segment_bytes(filled) + segments[2].start - segments[1].start
     assert again.checkpoints.write_one(again.index)
+    again.checkpoints.finish()
     assert second.read_bytes() == whole
 
 
@@ -182,8 +188,21 @@ def test_a_full_disk_is_no_error_for_a_sidecar(
     stored.journal.append(log.inserts(20), log.index, 1)
     with file_size_limit(10):
         stored.checkpoints.write_one(log.index)
+        stored.checkpoints.finish()
     assert [path.suffix for path in (tmp_path / "log").iterdir() if path.suffix == ".tmp"] == []
     assert sidecars(tmp_path) == []
+
+
+def test_what_went_wrong_beside_is_told_the_next_time(
+    tmp_path: Path, stored: Recovered, log: LogBuilder
+) -> None:
+    lines = log.inserts(20)
+    stored.journal.append(lines, log.index, 1)
+    second = stored.journal.segments[1]
+    (tmp_path / "log" / (second.checkpoint + ".tmp")).mkdir()
+    with pytest.raises(DiskFailedError, match=second.checkpoint):
+        write_sidecars(stored.checkpoints, log)
+    assert len(sidecars(tmp_path)) == 1
 
 
 def test_a_sidecar_is_not_made_of_a_line_that_was_damaged_since(

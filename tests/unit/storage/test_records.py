@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicad.core.entry import split_lines
-from replicad.core.events import Earlier, Found
 from replicad.core.messages import Point
-from replicad.core.write import DEFINITIONS, Operation, WriteRequest
+from replicad.core.write import Operation, WriteRequest
 from replicad.errors import (
     DiskFullError,
     MalformedEntryError,
     ProtocolViolationError,
     RecordsDamagedError,
 )
-from replicad.storage.records import NOTHING_APPLIED, Records, Stored, Version, Written
+from replicad.storage.records import NOTHING_APPLIED, Records
 from replicad.storage.records_load import load_records
+from replicad.storage.records_lookup import Stored, Written
+from replicad.storage.records_versions import Version
 from replicad.storage.snapshot import decode_line
 from tests.support.crashes import crashes
 from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write_of
@@ -304,10 +304,14 @@ def test_what_is_there_cannot_be_inserted(
 
 
 @settings(max_examples=40, deadline=None)
-@given(entries=steps(), cuts=st.sets(st.integers(0, 45)))
+@given(entries=steps(), cuts=st.sets(st.integers(0, 45)), taken=st.sets(st.integers(0, 45)))
 def test_entries_applied_in_any_pieces_give_what_they_say(
-    tmp_path_factory: pytest.TempPathFactory, entries: list[Step], cuts: set[int]
+    tmp_path_factory: pytest.TempPathFactory,
+    entries: list[Step],
+    cuts: set[int],
+    taken: set[int],
 ) -> None:
+    """Some of them are only taken, to be written with later ones."""
     log = LogBuilder()
     lines = lines_of(log, entries)
     model = Model(lines)
@@ -315,105 +319,21 @@ def test_entries_applied_in_any_pieces_give_what_they_say(
     ends = sorted({cut for cut in cuts if 0 < cut < len(lines)} | {len(lines)})
     for start, end in zip([0, *ends], ends, strict=False):
         pieces = split_lines(b"".join(lines[start:end]))
-        records.apply(pieces, log.index.digest_at(end))
+        add = records.take if end in taken else records.apply
+        add(pieces, log.index.digest_at(end))
+        assert records.applied == log.index.point(end)
         state = model.states[end]
         names = [*model.states[-1], ("forms", "never"), *state]
         wanted = [kept and Stored(kept.entry, kept.value) for kept in map(state.get, names)]
         assert records.get(names) == wanted
+        found = records.lookup([write_of(key, collection=name) for name, key in names])
+        assert [each.versions for each in found] == [
+            (each.version if each else 0,) for each in wanted
+        ]
     for name in {(c, key) for c in ("forms", "Zones") for key in ("a", "a.b", "b")}:
         assert records.versions_of(*name, limit=99, bytes_max=2**20) == model.versions(name)
         assert records.count(name[0]) == sum(each == name[0] for each, _ in model.states[-1])
     records.close()
-
-
-# -- what is known about a write ----------------------------------------------------------------
-
-
-def test_lookup_tells_keys_and_requests_apart(records: Records, log: LogBuilder) -> None:
-    stored = write_of("a")
-    elsewhere = write_of("b", collection="other")
-    apply(records, log, log.open_epoch(1) + log.insert(stored) + log.insert(elsewhere))
-    writes = [
-        stored,
-        write_of("a", request="another"),
-        write_of("c", request=stored.request),
-        write_of("b", request="third"),
-        elsewhere,
-        batch_of(*(Operation(key, b"{}") for key in "cab"), request="batch"),
-        stored,
-    ]
-    earlier = Earlier(2, stored.fingerprint, "i")
-    assert records.lookup(writes) == [
-        Found((2,), earlier),
-        Found((2,), None),
-        Found((0,), earlier),
-        Found((0,), None),
-        Found((3,), Earlier(3, elsewhere.fingerprint, "i")),
-        Found((0, 2, 0), None),
-        Found((2,), earlier),
-    ]
-    assert records.lookup([]) == []
-
-
-def test_lookup_tells_the_version_of_the_definition(records: Records, log: LogBuilder) -> None:
-    definition = write_of("forms", b'{"key":"id"}', collection=DEFINITIONS)
-    apply(records, log, log.open_epoch(1) + log.insert(definition) + log.insert(write_of("a")))
-    found = records.lookup([write_of("b"), write_of("b", collection="other")])
-    assert [each.definition for each in found] == [2, 0]
-    apply(records, log, log.write(put_of("forms", request="put", collection=DEFINITIONS)))
-    assert records.lookup([write_of("b")])[0].definition == 4
-
-
-def test_lookup_counts_the_records_of_collections_that_must_be_empty(
-    records: Records, log: LogBuilder
-) -> None:
-    apply(records, log, log.inserts(3) + log.insert(write_of("a", collection="other")))
-    define = put_of("forms", request="put", collection=DEFINITIONS)
-    forget = delete_of("forms", request="delete", collection=DEFINITIONS)
-    both = batch_of(
-        *(Operation(key, None) for key in ("forms", "other", "unknown")),
-        collection=DEFINITIONS,
-        request="batch",
-    )
-    define_empty = replace(define, if_empty=True)
-    elsewhere = replace(delete_of("forms", request="elsewhere"), if_empty=True)
-    found = records.lookup([define, define_empty, forget, both, elsewhere])
-    assert [each.records for each in found] == [0, 3, 3, 4, 0]
-
-
-def test_lookup_takes_more_writes_than_a_statement_takes_parameters(
-    records: Records, log: LogBuilder
-) -> None:
-    apply(records, log, log.inserts(3))
-    found = records.lookup([write_of(str(key)) for key in range(40_000)])
-    assert [key for key, one in enumerate(found) if one.versions != (0,)] == [1, 2, 3]
-    assert [key for key, one in enumerate(found) if one.earlier] == [1, 2, 3]
-
-
-def test_a_batch_of_lookups_is_two_statements(records: Records, log: LogBuilder) -> None:
-    definition = write_of("forms", collection=DEFINITIONS)
-    apply(records, log, log.inserts(3) + log.insert(definition))
-    statements: list[str] = []
-    records._connection.set_trace_callback(statements.append)
-    records.lookup([write_of(str(key)) for key in range(1000)])
-    assert len(statements) == 2
-
-
-def test_a_lookup_reads_no_values(records: Records, log: LogBuilder) -> None:
-    apply(records, log, log.inserts(3))
-    statements: list[str] = []
-    records._connection.set_trace_callback(statements.append)
-    records.lookup([write_of("2")])
-    plan = records._connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
-    read = "SEARCH records USING COVERING INDEX records_by_key (number=? AND key=?)"
-    assert [row[3] for row in plan] == [read]
-
-
-def test_a_request_leads_to_what_it_has_stored(records: Records, log: LogBuilder) -> None:
-    apply(records, log, log.open_epoch(1) + log.insert(write_of("a")) + log.insert(write_of("b")))
-    time = "1970-01-01T00:00:02.000Z"
-    assert records.written_by("r-forms-b") == Written(3, "forms", "b", "i", time)
-    assert records.written_by("b") is None
 
 
 # -- other connections --------------------------------------------------------------------------
