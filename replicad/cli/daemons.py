@@ -70,7 +70,7 @@ def node(
     from replicad.node.daemon import NodeSettings
     from replicad.node.process import run_node
 
-    configure_logging(node=name)
+    configure_logging(cluster=cluster, node=name)
     run_node(
         NodeSettings(
             name=name,
@@ -137,7 +137,7 @@ def gateway(
 
     if rate_burst is not None and rate_per_client is None:
         raise click.UsageError("--rate-burst needs --rate-per-client")
-    configure_logging()
+    configure_logging(cluster=cluster)
     run_gateway(
         GatewaySettings(
             cluster=cluster,

@@ -11,6 +11,8 @@ import click
 
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:.]+\](:[0-9]+)?")
 
+_CLUSTER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
 
 class Address(NamedTuple):
     """Where a server listens."""
@@ -64,9 +66,24 @@ class OriginType(click.ParamType[str]):
         return str(value)
 
 
+class ClusterNameType(click.ParamType[str]):
+    """A cluster's name: what a dot or a slash ends in the names of exchanges and znodes."""
+
+    name = "NAME"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Check. `x.changes`, say, would be called as an exchange of the cluster `x` is."""
+        if not _CLUSTER_NAME.fullmatch(str(value)):
+            self.fail(f"{value!r} is not a name of 1 to 64 of A-Z a-z 0-9 _ -", param, ctx)
+        return str(value)
+
+
 cluster_option = click.option(
     "--cluster",
     envvar="REPLICAD_CLUSTER",
+    type=ClusterNameType(),
     required=True,
     help="The cluster's name, in ZooKeeper's paths and RabbitMQ's exchange.",
 )

@@ -37,14 +37,7 @@ class AppendLines:
 
 @dataclass(frozen=True, slots=True)
 class SyncLog:
-    """Sync the log, at once or together with what else is about to be written; then LogSynced.
-
-    Attributes:
-        after_sending: Nobody waits for it: what this step sends may be with the kernel first, so
-            that others work on it meanwhile.
-    """
-
-    after_sending: bool = False
+    """Sync the log, at once or together with what else is about to be written; then LogSynced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ class Follower:
         # If there is no room these effects fail and what follows in the step is skipped: only
         # asking for more may follow, since it will be asked for again.
         context.emit(AppendLines(new[0].point.index, append.lines[sum(k.size for k in known) :]))
-        context.emit(SyncLog(after_sending=context.log.last < append.last))
+        context.emit(SyncLog())
 
     def _truncate(self, leaders: Point) -> bool:
         """Cut where this log's digest differs from the leader's. Never for any other reason."""

@@ -132,6 +132,11 @@ class Replica:
         return self._context.epoch
 
     @property
+    def incarnation(self) -> str:
+        """This run of the process; no other replica of any cluster has the same."""
+        return self._context.me.incarnation
+
+    @property
     def min_in_sync(self) -> int:
         """The cluster's setting."""
         return self._context.config.min_in_sync

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -30,9 +29,10 @@ Leaves room for what its entry has more: index, epoch, time, commit and digest, 
 operation a few letters, since what was done may be longer to say than the condition was.
 """
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_REQUEST: Final = re.compile(r"[!-~]{1,128}")
-_FINGERPRINT: Final = re.compile(r"[0-9a-f]{32}")
-_CALL: Final = re.compile(r"[0-9a-f]{1,32}")
+# A collection, a request, a fingerprint and a call, a line each.
+_NAMES: Final = re.compile(
+    rf"(?:{DEFINITIONS}|{_NAME.pattern})\n[!-~]{{1,128}}\n[0-9a-f]{{32}}\n[0-9a-f]{{1,32}}"
+)
 _VALUE: Final = b',"value":'
 
 
@@ -61,8 +61,7 @@ class Objection(Enum):
     """The record has another version than was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """The wish to store or delete one record.
 
     Attributes:
@@ -88,8 +87,7 @@ class Operation:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRequest:
+class WriteRequest(NamedTuple):
     """Operations on one collection that happen together or not at all.
 
     Attributes:
@@ -195,30 +193,33 @@ def decode_write(line: bytes) -> WriteRequest:
 
 
 def _decode_operations(told: Sequence[Any], values: bytes) -> tuple[Operation, ...]:
-    cut = cut_values(values, [size for *_, size in told])
+    cut = cut_values(values, [size for _, _, size in told])
     return tuple(
-        Operation(key, _decode_value(value), _decode_condition(condition))
-        for (key, condition, _), value in zip(told, cut, strict=True)
+        [
+            Operation(key, _decode_value(value), _decode_condition(condition))
+            for (key, condition, _), value in zip(told, cut, strict=True)
+        ]
     )
 
 
 def _decode_value(value: bytes) -> bytes | None:
     # Each by itself: wrong sizes could cut one value in two and join it to the next.
-    if not isinstance(orjson.loads(value), dict | None):
+    told = orjson.loads(value)
+    if told is None:
+        return None
+    if type(told) is not dict:
         raise ValueError("a value is neither an object nor null")
-    return None if value == b"null" else value
+    return value
 
 
 def _check(write: WriteRequest) -> None:
-    keys = {each.key for each in write.operations}
+    keys = {key for key, _, _ in write.operations}
     if not 1 <= len(keys) == len(write.operations) <= OPERATIONS_MAX:
         raise ValueError("no operation, too many, or two for one key")
+    names = "\n".join((write.collection, write.request, write.fingerprint, write.call))
     if not (
-        (write.collection == DEFINITIONS or _NAME.fullmatch(write.collection))
+        _NAMES.fullmatch(names)
         and all(map(_NAME.fullmatch, keys))
-        and _REQUEST.fullmatch(write.request)
-        and _FINGERPRINT.fullmatch(write.fingerprint)
-        and _CALL.fullmatch(write.call)
         and _is_number(write.definition, least=0)
         and _is_number(write.attempt, least=1)
         and type(write.if_empty) is bool

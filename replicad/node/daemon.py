@@ -381,7 +381,9 @@ class Node:
             self._log,
             self._fail,
         )
-        driver.metrics.registry.register(StatusCollector(driver.status))
+        driver.metrics.registry.register(
+            StatusCollector(driver.status, lambda: store.records.transactions)
+        )
         self._publish_changes(driver, self._sync_log)
         return driver
 

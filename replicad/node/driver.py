@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -59,6 +60,7 @@ from replicad.core.events import (
     TransferAsked,
     WritesArrived,
 )
+from replicad.core.messages import Message
 from replicad.core.replica import Replica, Status
 from replicad.core.write import WriteRequest
 from replicad.errors import (
@@ -83,9 +85,8 @@ TICK_S: Final = 0.02
 # marks be written, so that reads and elections go on.
 RESERVE_BYTES: Final = 96 * 1024 * 1024
 _MARK_INTERVAL_S: Final = 1.0
-# Of the event loop, until a message is with the kernel: the publisher's task, aiormq's writer, the
-# transport's buffer.
-_TURNS_TO_SEND: Final = 4
+# Of the event loop, until an answer is with the kernel: the handler's task, the transport's buffer.
+_TURNS_TO_ANSWER: Final = 2
 
 
 _Awaited = (
@@ -149,6 +150,7 @@ class Driver:
         self._stepping = False
         self._stopped = False
         self._sync_planned = False
+        self._apply_to: int | None = None
         self._disk_writable = True
         self._marked_at = time.monotonic()
         self._tokens = 0
@@ -173,6 +175,11 @@ class Driver:
         return self._replica.epoch
 
     @property
+    def incarnation(self) -> str:
+        """This run of the process."""
+        return self._replica.incarnation
+
+    @property
     def min_in_sync(self) -> int:
         """The cluster's setting."""
         return self._replica.min_in_sync
@@ -183,6 +190,7 @@ class Driver:
 
     def status(self) -> Status:
         """What the core tells about itself."""
+        self.apply_due()
         return self._replica.status(time.monotonic())
 
     # -- what comes in ------------------------------------------------------------------------
@@ -294,6 +302,7 @@ class Driver:
                 return
 
     def _look_up(self, forwarded: _Forwarded) -> WritesArrived:
+        self.apply_due()
         try:
             found = self.store.records.lookup(forwarded.writes)
         except RecordsDamagedError:
@@ -307,21 +316,20 @@ class Driver:
     def _run(self, effect: Effect) -> None:
         match effect:
             case Send():
-                self._broker.send(effect.to, effect.message)
+                self._send(effect.to, effect.message)
             case AppendLines():
                 self.store.append(effect.first, effect.lines)
                 self.metrics.appended_bytes.inc(len(effect.lines))
             case SyncLog():
-                self._plan_sync(_TURNS_TO_SEND if effect.after_sending else 1)
+                self._plan_sync()
             case Apply():
-                self.store.apply(effect.index)
-                self.applied.tell()
+                self._plan_apply(effect.index)
             case AnswerWrites() | AnswerRead() | AnswerTransfer():
                 self._answer(effect)
             case SendFromLog():
                 append = effect.append
                 lines = self.store.read(append.previous.index + 1, append.count)
-                self._broker.send(effect.to, replace(append, lines=lines))
+                self._send(effect.to, replace(append, lines=lines))
             case Propose():
                 self._spawn(self._propose(effect))
             case ReadState():
@@ -352,17 +360,15 @@ class Driver:
             case _:
                 assert_never(effect)
 
-    def _plan_sync(self, turns: int) -> None:
+    def _send(self, to: str | None, message: Message) -> None:
+        self.metrics.count(message)
+        self._broker.send(to, message)
+
+    def _plan_sync(self) -> None:
         """Sync after what else has arrived by now was appended: one sync for all of it."""
         if not self._sync_planned:
             self._sync_planned = True
-            self._loop.call_soon(self._sync_after, turns)
-
-    def _sync_after(self, turns: int) -> None:
-        if turns > 1:
-            self._loop.call_soon(self._sync_after, turns - 1)
-        else:
-            self._sync()
+            self._loop.call_soon(self._sync)
 
     def _sync(self) -> None:
         self._sync_planned = False
@@ -376,7 +382,37 @@ class Driver:
             return
         self._take(LogSynced(index))
 
+    def _plan_apply(self, index: int) -> None:
+        """Apply when what the step answers is with the kernel: nobody waits for the record store.
+
+        Whoever looks into it in the core's name, or tells how much is applied, sees to it first.
+        """
+        if self._apply_to is None:
+            self._loop.call_soon(self._apply_after, _TURNS_TO_ANSWER)
+        self._apply_to = index
+
+    def _apply_after(self, turns: int) -> None:
+        if turns > 1:
+            self._loop.call_soon(self._apply_after, turns - 1)
+            return
+        with suppress(ReplicadError, OSError):
+            self.apply_due()
+
+    def apply_due(self) -> None:
+        """Bring the record store up to what the core believes to be applied."""
+        if self._apply_to is None or self._stopped:
+            return
+        index, self._apply_to = self._apply_to, None
+        try:
+            self.store.apply(index)
+        except BaseException as error:
+            self.fail(error)  # As in `_take`: the core believes that it was done.
+            raise
+        self.applied.tell()
+
     def _answer(self, answer: AnswerWrites | AnswerRead | AnswerTransfer) -> None:
+        if isinstance(answer, AnswerRead):
+            self.apply_due()
         future = self._answers.pop(answer.token)
         if not future.done():  # Else the client has gone.
             future.set_result(answer)  # type: ignore[arg-type]  # Token and type go together.

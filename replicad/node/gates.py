@@ -18,6 +18,9 @@ from replicad.node.driver import Driver
 
 EPOCH: Final = "X-Replicad-Epoch"
 """Of writes and strong reads: the epoch in which the sender believes this replica to lead."""
+LEADER: Final = "X-Replicad-Leader"
+"""Of the same, if the sender says so: the incarnation that it takes for the leader. Epochs of two
+clusters may be equal, and an address may pass from one to the other."""
 MIN_INDEX: Final = "X-Replicad-Min-Index"
 """Of other reads: what must be applied here; 0 for whatever is."""
 
@@ -46,6 +49,8 @@ def led(node: Served, request: web.Request) -> tuple[Driver, int]:
     driver = node.driver
     if driver is None or not driver.leads_in(epoch):
         raise _not_leader(driver)
+    if request.headers.get(LEADER, driver.incarnation) != driver.incarnation:
+        raise _not_leader(driver)
     return driver, epoch
 
 
@@ -71,6 +76,7 @@ async def admit(node: Served, request: web.Request) -> Driver:
     wanted = _integer(request, MIN_INDEX)
     if node.driver is None or node.driver.stopped:
         raise refusal(web.HTTPServiceUnavailable, {"error": "there is nothing to read here now"})
+    node.driver.apply_due()
     applied = node.driver.store.records.applied.index
     if applied < wanted:
         behind: Json = {"error": "behind", "applied_index": applied}

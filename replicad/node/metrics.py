@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from replicad.core.messages import Append, Message
 from replicad.core.replica import Status
 
 _SYNC_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
@@ -32,6 +33,23 @@ class DriverMetrics:
             buckets=_SYNC_BUCKETS_S,
             registry=self.registry,
         )
+        self._messages = Counter(
+            "replicad_messages_sent",
+            "Messages given to the broker.",
+            ("type",),
+            registry=self.registry,
+        )
+        self._messages_by_type: dict[str, Counter] = {}
+
+    def count(self, message: Message) -> None:
+        """One more message was given to the broker; an Append without entries is a heartbeat."""
+        kind = type(message).__name__.lower()
+        if isinstance(message, Append) and not message.count:
+            kind = "heartbeat"
+        counter = self._messages_by_type.get(kind)
+        if counter is None:  # To find it by its label takes longer than to count.
+            counter = self._messages_by_type[kind] = self._messages.labels(kind)
+        counter.inc()
 
 
 class ScrubMetrics:
@@ -51,11 +69,12 @@ class ScrubMetrics:
 
 
 class StatusCollector(Collector):
-    """Gauges that are read from the core when somebody asks."""
+    """What is read from the core and from the record store when somebody asks."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
-        """Ask `status` at every scrape."""
+    def __init__(self, status: Callable[[], Status], transactions: Callable[[], int]) -> None:
+        """Ask `status`, and how many transactions the record store has done, at every scrape."""
         self._status = status
+        self._transactions = transactions
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client's Collector."""
@@ -86,3 +105,8 @@ class StatusCollector(Collector):
             contact.add_metric([node], follower.last_contact_s)
         yield matched
         yield contact
+        yield CounterMetricFamily(
+            "replicad_records_transactions",
+            "Transactions of the record store.",
+            value=self._transactions(),
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ class Clients:
         numbers = []
         for _ in range(self._world.rng.randint(1, 3)):
             write = self._wish()
-            self.unsettled[self._calls] = replace(write, attempt=0)
+            self.unsettled[self._calls] = write._replace(attempt=0)
             numbers.append(self._calls)
         self._send(tuple(numbers))
 
@@ -180,7 +180,7 @@ class Clients:
     def _next_attempt(self, number: int) -> WriteRequest:
         before = self.unsettled[number]
         definition = self._wishes.definitions[before.collection]
-        write = replace(before, definition=definition, attempt=before.attempt + 1)
+        write = before._replace(definition=definition, attempt=before.attempt + 1)
         self.unsettled[number] = write
         if write.attempt == 1 or definition != before.definition:
             self._judge.sent.setdefault(write.request, []).append(write)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def batch_done_in_part(patch: pytest.MonkeyPatch) -> None:
         at = verdict.outcome.position
         versions = found.versions[:at] + found.versions[at + 1 :]
         operations = write.operations[:at] + write.operations[at + 1 :]
-        return judge(self, replace(write, operations=operations), found._replace(versions=versions))
+        return judge(self, write._replace(operations=operations), found._replace(versions=versions))
 
     patch.setattr(PendingWrites, "judge", judge)
 
@@ -81,7 +80,7 @@ def definition_ignored(patch: pytest.MonkeyPatch) -> None:
     def judge(self: PendingWrites, write: WriteRequest, found: Found) -> Verdict:
         verdict = original(self, write, found)
         if isinstance(verdict.outcome, Rejected) and verdict.outcome.reason.value == "definition":
-            write = replace(write, definition=verdict.outcome.version)
+            write = write._replace(definition=verdict.outcome.version)
             return original(self, write, found)
         return verdict
 

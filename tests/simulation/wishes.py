@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from random import Random
 
 from replicad.core.effects import Committed, Reason, Rejected
@@ -87,7 +86,7 @@ class Wishes:
         collection = self._rng.choice((BIG, SMALL, SMALL))
         value = b'{"n":%d}' % number if self._rng.random() < 0.6 else None
         write = _write(f"r{number}", DEFINITIONS, (Operation(collection, value),), f"{number:x}")
-        return replace(write, if_empty=self._rng.random() < 0.3)
+        return write._replace(if_empty=self._rng.random() < 0.3)
 
     def _operation(self, collection: str, unique: bytes) -> Operation:
         rng = self._rng

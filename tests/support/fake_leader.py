@@ -144,6 +144,8 @@ class FakeLeader:
             self.reads += 1
         elif request.headers["X-Replicad-Epoch"] != str(self.epoch):
             raise web.HTTPMisdirectedRequest
+        else:
+            assert request.headers["X-Replicad-Leader"].startswith("incarnation-")
         return fault
 
     @property

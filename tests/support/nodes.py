@@ -101,8 +101,9 @@ class Driven:
         return self.driver.epoch
 
     async def store_all(self, *writes: WriteRequest) -> list[Committed]:
-        """Write what must be accepted."""
+        """Write what must be accepted; returns when it is applied as well."""
         answer = await self.driver.write(await self.leads(), writes)
+        self.driver.status()  # Tells of what is applied, so sees to it.
         results = [result for result in answer.results if isinstance(result, Committed)]
         assert len(results) == len(writes), answer
         return results
@@ -149,7 +150,9 @@ async def driven(
         log,
         failures.append,
     )
-    driver.metrics.registry.register(StatusCollector(driver.status))
+    driver.metrics.registry.register(
+        StatusCollector(driver.status, lambda: store.records.transactions)
+    )
     await broker.start(
         lambda message: driver.feed(MessageReceived(message)),
         lambda up: driver.feed(BrokerChanged(up)),
@@ -260,9 +263,10 @@ class Nodes:
         return [driver for driver in drivers if driver.status().refusal is None]
 
     async def write(self, *writes: WriteRequest) -> None:
-        """Have the leader commit what it must accept."""
+        """Have the leader commit and apply what it must accept."""
         leader = await self.leader()
         answer = await leader.write(leader.epoch, writes)
+        leader.status()  # Tells of what is applied, so sees to it.
         assert all(isinstance(result, Committed) for result in answer.results), answer
 
     async def level(self) -> None:

@@ -15,7 +15,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[GatewaySettings]:
     """The settings with which gateways were started."""
     settings: list[GatewaySettings] = []
     monkeypatch.setattr("api_gateway.main.run_gateway", settings.append)
-    monkeypatch.setattr("replicad.cli.daemons.configure_logging", lambda: None)
+    monkeypatch.setattr("replicad.cli.daemons.configure_logging", lambda **_: None)
     return settings
 
 

@@ -5,7 +5,13 @@ import pytest
 from click.testing import CliRunner
 
 from replicad.cli import replicad
-from replicad.cli.options import Address, AddressType, MinInSyncType, OriginType
+from replicad.cli.options import (
+    Address,
+    AddressType,
+    ClusterNameType,
+    MinInSyncType,
+    OriginType,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +30,17 @@ def test_addresses(text: str, address: tuple[str, int]) -> None:
 def test_no_addresses(text: str) -> None:
     with pytest.raises(click.BadParameter, match="HOST:PORT"):
         AddressType().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["forms", "Forms_2-a", "7", "x" * 64])
+def test_names_of_clusters(text: str) -> None:
+    assert ClusterNameType().convert(text, None, None) == text
+
+
+@pytest.mark.parametrize("text", ["", "a.changes", "a/members", "-a", "a b", "a#", "x" * 65, "a\n"])
+def test_no_names_of_clusters(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="1 to 64"):
+        ClusterNameType().convert(text, None, None)
 
 
 @pytest.mark.parametrize(("text", "value"), [("all", "all"), ("1", 1), ("12", 12)])

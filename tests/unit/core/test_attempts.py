@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 from replicad.core.attempts import Attempt, RejectedAttempts
 from replicad.core.write import WriteRequest
 from tests.support.entries import write_of
 
 
 def attempt(number: int, call: str = "c0") -> WriteRequest:
-    return replace(write_of("a"), attempt=number, call=call)
+    return write_of("a")._replace(attempt=number, call=call)
 
 
 def test_earlier_attempts_of_a_rejected_call_are_late() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import pytest
 
@@ -115,7 +114,7 @@ def test_a_write_checked_by_another_definition_is_rejected_with_the_one_there_is
     leader: Stepper,
 ) -> None:
     define = put_of("forms", request="define", collection=DEFINITIONS)
-    send(leader, define, A, replace(A, definition=FIRST))
+    send(leader, define, A, A._replace(definition=FIRST))
     answers = settled(leader, FIRST + 1)
     assert done(results(answers)) == ["i", Reason.DEFINITION, "i"]
     assert results(answers)[1] == Rejected(Reason.DEFINITION, 0, FIRST)
@@ -148,7 +147,7 @@ def test_a_retry_at_another_leader_is_told_what_was_done(leader: Stepper) -> Non
 def attempt(number: int, *, call: str = "c1") -> WriteRequest:
     """Of a call that updates a record which is not there."""
     update = put_of("a", request="u", condition=Wanted.PRESENT)
-    return replace(update, attempt=number, call=call)
+    return update._replace(attempt=number, call=call)
 
 
 def told(leader: Stepper, write: WriteRequest) -> object:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,9 +41,9 @@ def pending() -> PendingWrites:
 
 def test_what_is_pending_decides(pending: PendingWrites) -> None:
     assert judged(pending, A) == Verdict(Earlier(7, A.fingerprint, "i"), 7)
-    assert judged(pending, replace(A, fingerprint="f")) == Verdict(MISMATCH, 7)
+    assert judged(pending, A._replace(fingerprint="f")) == Verdict(MISMATCH, 7)
     exists = Rejected(Reason.EXISTS, 0, 7)
-    assert judged(pending, replace(A, request="other")) == Verdict(exists, 7)
+    assert judged(pending, A._replace(request="other")) == Verdict(exists, 7)
     assert judged(pending, write_of("b")) == Verdict((Change("insert", "b", b"{}"),))
     assert judged(pending, write_of("a", collection="other")) == Verdict(INSERTED)
 
@@ -77,7 +75,7 @@ def test_a_record_is_updated_deleted_and_inserted_again(pending: PendingWrites) 
     assert judged(pending, delete_of("a", request="d2")) == Verdict(gone, 9)
     assert judged(pending, put_of("a", request="p", condition=(8,))) == Verdict(gone, 9)
     assert added(pending, 10, write_of("a", request="again")) == "i"
-    assert judged(pending, replace(A, request="more")).outcome == Rejected(Reason.EXISTS, 0, 10)
+    assert judged(pending, A._replace(request="more")).outcome == Rejected(Reason.EXISTS, 0, 10)
 
 
 def test_a_pending_delete_hides_what_is_stored() -> None:
@@ -94,7 +92,7 @@ def test_of_several_operations_the_first_that_cannot_be_is_told(pending: Pending
         request="batch",
     )
     assert judged(pending, batch) == Verdict(Rejected(Reason.EXISTS, 1, 7), 7)
-    batch = replace(batch, operations=batch.operations[::2])
+    batch = batch._replace(operations=batch.operations[::2])
     assert judged(pending, batch) == Verdict(Rejected(Reason.MISSING, 1, 0))
 
 
@@ -123,7 +121,7 @@ UNDEFINE = delete_of("forms", request="undefine", collection=DEFINITIONS)
 
 def test_values_must_be_checked_by_the_stored_definition() -> None:
     writes = PendingWrites()
-    checked = replace(A, definition=5)
+    checked = A._replace(definition=5)
     found = Found((0,), None, definition=5)
     assert writes.judge(checked, found) == Verdict(INSERTED)
     assert writes.judge(A, found) == Verdict(Rejected(Reason.DEFINITION, 0, 5))
@@ -134,12 +132,12 @@ def test_values_must_be_checked_by_the_pending_definition() -> None:
     writes = PendingWrites()
     added(writes, 7, DEFINE)
     assert judged(writes, A) == Verdict(Rejected(Reason.DEFINITION, 0, 7), 7)
-    assert judged(writes, replace(A, definition=7)) == Verdict(INSERTED)
+    assert judged(writes, A._replace(definition=7)) == Verdict(INSERTED)
     assert judged(writes, write_of("a", collection="other")) == Verdict(INSERTED)
     added(writes, 8, UNDEFINE)
-    assert judged(writes, replace(A, definition=7)) == Verdict(Rejected(Reason.DEFINITION), 8)
+    assert judged(writes, A._replace(definition=7)) == Verdict(Rejected(Reason.DEFINITION), 8)
     writes.forget_from(8)
-    assert judged(writes, replace(A, definition=7)) == Verdict(INSERTED)
+    assert judged(writes, A._replace(definition=7)) == Verdict(INSERTED)
 
 
 def test_the_definition_of_a_collection_with_records_stays() -> None:
@@ -160,7 +158,7 @@ def test_the_definition_of_a_collection_with_records_stays() -> None:
 
 def test_a_definition_may_ask_for_an_empty_collection() -> None:
     not_empty = Rejected(Reason.NOT_EMPTY)
-    redefine = replace(DEFINE, if_empty=True)
+    redefine = DEFINE._replace(if_empty=True)
     changes = (Change("update", "forms", b"{}"),)
     writes = PendingWrites()
     assert writes.judge(redefine, Found((3,), None, records=1)) == Verdict(not_empty)
@@ -201,10 +199,9 @@ WRITES = st.builds(
     st.sampled_from([0, 0, 1, 2]),
 )
 DEFINITION_WRITES = st.builds(
-    lambda name, value, request, if_empty: replace(
-        write_of(name, value, collection=DEFINITIONS, request=request, condition=Wanted.ANYTHING),
-        if_empty=if_empty,
-    ),
+    lambda name, value, request, if_empty: write_of(
+        name, value, collection=DEFINITIONS, request=request, condition=Wanted.ANYTHING
+    )._replace(if_empty=if_empty),
     NAMES,
     st.sampled_from([None, b"{}"]),
     st.integers(0, 9).map(str),
@@ -258,7 +255,7 @@ def test_laid_over_any_applied_index_it_is_what_the_whole_log_says(data: st.Data
         else:
             write = data.draw(WRITES | DEFINITION_WRITES)
             if data.draw(st.booleans()):
-                write = replace(write, definition=model.found(write, last).definition)
+                write = write._replace(definition=model.found(write, last).definition)
             verdict = pending.judge(write, model.found(write, applied))
             plain = PendingWrites().judge(write, model.found(write, last))
             assert verdict.outcome == plain.outcome
@@ -274,7 +271,7 @@ def test_a_verdict_holds_as_long_as_the_entry_that_it_rests_on(data: st.DataObje
     model, pending = Model(), PendingWrites()
     for _ in range(data.draw(st.integers(1, 15))):
         write = data.draw(WRITES | DEFINITION_WRITES)
-        write = replace(write, definition=model.found(write, len(model.entries)).definition)
+        write = write._replace(definition=model.found(write, len(model.entries)).definition)
         outcome, at = pending.judge(write, model.found(write, 0))
         if isinstance(outcome, Earlier | Rejected):
             assert PendingWrites().judge(write, model.found(write, at)).outcome == outcome

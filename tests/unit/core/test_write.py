@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 import pytest
 from hypothesis import given
@@ -153,7 +151,7 @@ def test_sizes_that_cut_a_value_in_two_are_refused() -> None:
 def test_a_write_has_at_least_one_operation_and_one_for_each_key() -> None:
     twice = (Operation("a", b"{}"), Operation("a", None))
     for operations in ((), twice, tuple(Operation(f"k{n}", None) for n in range(1001))):
-        line = encode_write(replace(ONE, operations=operations))
+        line = encode_write(ONE._replace(operations=operations))
         with pytest.raises(MalformedEntryError):
             decode_write(line[:-1])
 
