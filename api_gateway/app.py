@@ -29,12 +29,11 @@ from api_gateway.routes.queries import QueryRoutes
 from api_gateway.routes.receipts import ReceiptRoutes
 from api_gateway.routes.records import Aspect, RecordRoutes
 from api_gateway.routes.requests import RequestRoutes
-from api_gateway.web.compression import compress_bodies
-from api_gateway.web.cors import answering_preflights
+from api_gateway.web.direct import DirectRoute, DirectRoutes
 from api_gateway.web.docs_page import DocumentationRoutes
 from api_gateway.web.headers import completing
-from api_gateway.web.limits import DEFAULT_LIMITS, Limits, limiting
-from api_gateway.web.middleware import measuring, tell_refusals
+from api_gateway.web.limits import DEFAULT_LIMITS, Limits
+from api_gateway.web.middleware import Around
 from api_gateway.web.server import JsonErrorRunner
 from replicad.coordination.port import View
 
@@ -98,8 +97,9 @@ async def serve_gateway(
     Raises:
         OSError: The address cannot be listened at.
     """
+    app, direct = create_app(coordinator, deadlines, limits, cors_origins)
     runner = JsonErrorRunner(
-        create_app(coordinator, deadlines, limits, cors_origins),
+        app,
         access_log=None,
         shutdown_timeout=_CLOSE_S,
         keepalive_timeout=_KEEPALIVE_S,
@@ -107,6 +107,7 @@ async def serve_gateway(
         max_line_size=_LINE_BYTES_MAX,
         auto_decompress=False,  # bodies.py does it, and checks that the end is there.
     )
+    runner.direct = direct
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -118,21 +119,15 @@ async def serve_gateway(
 
 def create_app(
     views: Views, deadlines: Deadlines, limits: Limits, cors_origins: frozenset[str]
-) -> web.Application:
-    """The gateway as an aiohttp application; needs a running loop."""
+) -> tuple[web.Application, DirectRoutes]:
+    """The gateway as an aiohttp application, and what it serves without; needs a running loop."""
     watch, metrics, client = ClusterWatch(), Metrics(), LeaderClient()
     writes = Writes(client, watch, metrics)
     reads = Reads(client, watch, metrics, deadline_s=deadlines.request_s)
-    app = web.Application(
-        middlewares=[
-            measuring(metrics),
-            compress_bodies,
-            tell_refusals,
-            answering_preflights(cors_origins),
-            limiting(limits, metrics),
-        ]
-    )
-    app.add_routes(_routes(client, watch, metrics, writes, reads, deadlines))
+    around, complete = Around(metrics, limits, cors_origins), completing(cors_origins)
+    app = web.Application(middlewares=[around.middleware()])
+    routes, direct = _routes(client, watch, metrics, writes, reads, deadlines)
+    app.add_routes(routes)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         following = asyncio.create_task(views.start(watch.on_view))
@@ -153,8 +148,8 @@ def create_app(
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(drain)
-    app.on_response_prepare.append(completing(cors_origins))
-    return app
+    app.on_response_prepare.append(complete)
+    return app, DirectRoutes(around, complete, direct)
 
 
 def _routes(
@@ -164,8 +159,8 @@ def _routes(
     writes: Writes,
     reads: Reads,
     deadlines: Deadlines,
-) -> list[web.RouteDef]:
-    """Everything that is served."""
+) -> tuple[list[web.RouteDef], list[DirectRoute]]:
+    """Everything that is served, and what of it is served without the router, too."""
     definitions = Definitions(reads)
     records = RecordWrites(writes, reads, definitions, deadline_s=deadlines.request_s)
     collections = CollectionWrites(writes, reads, definitions, deadline_s=deadlines.request_s)
@@ -176,14 +171,17 @@ def _routes(
         "at_index": finding.at_index,
         "at_time": finding.at_time,
     }
-    return [
+    each_record = RecordRoutes(records, reads, definitions, deadlines.body_s, aspects)
+    forms = FormRoutes(records, reads, deadlines.body_s)
+    routes = [
         *CollectionRoutes(collections, reads, deadlines.body_s).routes(),
         *finding.routes(),
-        *RecordRoutes(records, reads, definitions, deadlines.body_s, aspects).routes(),
-        *FormRoutes(records, reads, deadlines.body_s).routes(),
+        *each_record.routes(),
+        *forms.routes(),
         *RequestRoutes(reads).routes(),
         *ChangeRoutes(changes).routes(),
         *BulkRoutes(writes, reads, definitions).routes(),
         *OperationRoutes(client, watch, metrics).routes(),
         *DocumentationRoutes().routes(),
     ]
+    return routes, [*forms.direct_routes(), *each_record.direct_routes()]

@@ -1,13 +1,16 @@
 """Lets many clients' requests travel to the leader as one, and again until it has decided.
 
-Two workers take what waits, as much as one batch holds, and send it. What a batch leaves
-undecided goes back to the head of the queue. Each request keeps its own deadline meanwhile: its
-client is answered then, whatever happens to the batch.
+Two workers take what waits and send it, each its share, so that one batch is parsed and answered
+while the other is synced and acked. What a batch leaves undecided goes back to the head of the
+queue. Each request keeps its own deadline meanwhile: its
+client is answered then, whatever happens to the batch. One alarm serves all deadlines: it is set
+for the earliest, and most requests are answered long before it goes off.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +30,19 @@ ANSWER = TypeVar("ANSWER")
 # One on the wire while the leader syncs the other. With more, batches would only get smaller:
 # all of them wait for the same disk.
 _WORKERS: Final = 2
+# Of calls: not worth a batch of its own, while more may come in the same moment.
+_SHARE_MIN: Final = 16
+# Of the event loop, from a request's bytes to its call: the server's task, the handler.
+_TURNS_TO_CALL: Final = 3
 # A first attempt that begins any later would, as likely as not, only turn a clear "not stored"
 # into an "unknown".
 _LAST_ATTEMPT_S: Final = 0.2
 _WAITING_MAX: Final = 10_000
 _WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
+
+
+def _new_future() -> asyncio.Future[ANSWER]:
+    return asyncio.get_running_loop().create_future()
 
 
 @dataclass(slots=True, eq=False)
@@ -42,14 +53,14 @@ class Call(Generic[PAYLOAD, ANSWER]):
         payload: What the leader gets.
         size: Of the payload in bytes.
         deadline: When its client is answered at the latest, in the event loop's time.
-        answer: Set once, to what the client gets. Cancelled at the deadline.
+        answer: Set once, to what the client gets. A TimeoutError at the deadline.
         in_doubt: Whether an attempt may have had an effect that is not known.
     """
 
     payload: PAYLOAD
     size: int
     deadline: float
-    answer: asyncio.Future[ANSWER] = field(default_factory=asyncio.Future)
+    answer: asyncio.Future[ANSWER] = field(default_factory=_new_future)
     in_doubt: bool = False
 
     def settle(self, answer: ANSWER) -> None:
@@ -97,6 +108,8 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         self._queued = asyncio.Event()
         self._waiting: set[Call[PAYLOAD, ANSWER]] = set()
         self._waiting_bytes = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
         self._workers: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -121,7 +134,9 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         if self._waiting:
             await asyncio.wait([call.answer for call in self._waiting], timeout=grace_s)
         for call in self._waiting:
-            call.answer.cancel()
+            call.fail(TimeoutError())
+        if self._alarm is not None:
+            self._alarm.cancel()
         for worker in self._workers:
             worker.cancel()
         if self._workers:
@@ -146,23 +161,39 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         self._waiting_bytes += call.size
         self._queue.append(call)
         self._queued.set()
+        if call.deadline < self._alarm_at:
+            self._set_alarm(call.deadline)
         try:
-            await asyncio.wait([call.answer], timeout=call.deadline - _now())
+            return await call.answer
         finally:
             self._waiting.remove(call)
             self._waiting_bytes -= call.size
-            call.answer.cancel()  # Without effect on one that is answered.
-        if call.answer.cancelled():
-            raise TimeoutError
-        return call.answer.result()
+
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = at
+        self._alarm = asyncio.get_running_loop().call_at(at, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        """End what has reached its deadline, and wait for the next one."""
+        now = _now()
+        self._alarm, self._alarm_at = None, math.inf
+        for call in self._waiting:
+            if call.deadline <= now:
+                call.fail(TimeoutError())
+        left = [call.deadline for call in self._waiting if call.deadline > now]
+        if left:
+            self._set_alarm(min(left))
 
     async def _work(self) -> None:
         failures = 0
         while True:
             await self._queued.wait()
+            await self._gather()
             leader = self._watch.leader
             # Nothing is taken while nobody leads, but whoever gave up must not pile up.
-            batch = self._take(self._batch_calls_max if leader is not None else 0)
+            batch = self._take(self._share if leader is not None else 0)
             if not self._queue:
                 self._queued.clear()
             if batch and leader is not None and await self._attempt(leader, batch):
@@ -171,13 +202,31 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
                 failures += 1
                 await self._watch.pause(failures, leader)
 
+    @property
+    def _share(self) -> int:
+        """How many of the calls that wait now, sent or not, a worker takes at most."""
+        return min(self._batch_calls_max, max(_SHARE_MIN, len(self._waiting) // _WORKERS))
+
+    async def _gather(self) -> None:
+        """Wait until a share is there, or nothing more arrives.
+
+        A batch costs as much as dozens of calls. Clients that were answered together ask again
+        together: that the first of them travels alone, and the others after it, helps nobody.
+        """
+        quiet, seen = 0, len(self._queue)
+        while quiet < _TURNS_TO_CALL and seen < self._share:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._queue) == seen else 0
+            seen = len(self._queue)
+
     def _take(self, calls_max: int) -> list[Call[PAYLOAD, ANSWER]]:
         """Remove one batch from the head of the queue, and with it all that has no more time."""
         batch: list[Call[PAYLOAD, ANSWER]] = []
         size = 0
+        last_start = _now() + _LAST_ATTEMPT_S
         while self._queue:
             call = self._queue[0]
-            too_late = call.deadline - _now() < _LAST_ATTEMPT_S and not call.in_doubt
+            too_late = call.deadline < last_start and not call.in_doubt
             if not too_late and not call.answer.done():
                 full = len(batch) >= calls_max
                 if full or (batch and size + call.size > self._batch_bytes_max):

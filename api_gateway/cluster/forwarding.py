@@ -49,7 +49,7 @@ class _Outgoing:
         self.attempts += 1
         if self.attempts == 1:
             return self.line
-        return encode_write(replace(self.write, attempt=self.attempts))
+        return encode_write(self.write._replace(attempt=self.attempts))
 
 
 class Writes:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from io import BytesIO
-from typing import Any, Final, assert_never
+from typing import Any, Final, NamedTuple, assert_never
 
 import aiohttp
 import orjson
 
+from api_gateway.cluster.connections import Connections
 from api_gateway.cluster.watch import Leader, Source
 from api_gateway.errors import BehindError, GoneError, NoAnswerError, NothingDoneError
 from api_gateway.reading.consistency import Seen
@@ -60,8 +60,7 @@ RecordName = tuple[str, str]
 """A collection's name and the id of one of its records."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A record.
 
     Attributes:
@@ -87,9 +86,11 @@ class LeaderClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        self._connections = Connections()
 
     async def close(self) -> None:
         """Close all connections."""
+        self._connections.close()
         await self._session.close()
 
     async def write(self, leader: Leader, lines: Sequence[bytes]) -> list[WriteOutcome]:
@@ -178,7 +179,7 @@ class LeaderClient:
                 f"{source.url}/internal/{path}", params=query, headers=_condition(source)
             )
         try:
-            _check_status(response)
+            _check_status(response.status, source.url)
             return response, _seen(source, response.headers)
         except (NothingDoneError, NoAnswerError):
             response.close()
@@ -200,14 +201,11 @@ class LeaderClient:
     async def _post(
         self, target: Leader | Source, path: str, body: bytes
     ) -> tuple[bytes, Mapping[str, str]]:
-        url = f"{target.url}/internal/{path}"
-        # BytesIO is written in pieces: megabytes at once would hold up the loop.
-        with _translated(target.url):
-            async with self._session.post(
-                url, data=BytesIO(body), headers=_condition(target)
-            ) as response:
-                _check_status(response)
-                return await response.read(), response.headers
+        reply = await self._connections.post(
+            target.url, f"/internal/{path}", _condition(target), body
+        )
+        _check_status(reply.status, target.url)
+        return reply.body, reply.headers
 
     async def status(self, url: str) -> Mapping[str, Any]:
         """What a replica says of itself.
@@ -228,7 +226,7 @@ class LeaderClient:
     async def _ask(self, url: str, path: str) -> Mapping[str, Any]:
         with _translated(url):
             async with self._session.get(f"{url}/internal/{path}") as response:
-                _check_status(response)
+                _check_status(response.status, url)
                 return _object(url, await response.read())
 
 
@@ -236,7 +234,10 @@ def _condition(target: Leader | Source) -> dict[str, str]:
     """The header without whose truth the replica does nothing."""
     match target:
         case Leader():
-            return {"X-Replicad-Epoch": str(target.epoch)}
+            return {
+                "X-Replicad-Epoch": str(target.epoch),
+                "X-Replicad-Leader": target.incarnation,
+            }
         case Source():
             return {"X-Replicad-Min-Index": str(target.min_index)}
         case _:
@@ -261,18 +262,18 @@ def _object(url: str, body: bytes) -> Mapping[str, Any]:
 
 
 def _seen(target: Leader | Source, headers: Mapping[str, str]) -> Seen:
-    """What an answer says that it reflects.
+    """What an answer says that it reflects, by its headers in lower case.
 
     Raises:
         NoAnswerError: It does not say, or another replica has answered than was asked: one that
             was started at an address known from before.
     """
-    name, staleness = headers.get("X-Replicad-Replica"), headers.get("X-Replicad-Staleness-Ms")
+    name, staleness = headers.get("x-replicad-replica"), headers.get("x-replicad-staleness-ms")
     if name != target.name:
         raise NoAnswerError(f"{name} answered instead of {target.name}")
     try:
         return Seen(
-            name, int(headers["X-Replicad-Index"]), None if staleness is None else int(staleness)
+            name, int(headers["x-replicad-index"]), None if staleness is None else int(staleness)
         )
     except (KeyError, ValueError) as error:
         raise NoAnswerError(f"{target.url} did not say what its answer reflects") from error
@@ -288,16 +289,16 @@ def _translated(url: str) -> Iterator[None]:
         raise NoAnswerError(f"the connection to {url} broke") from error
 
 
-def _check_status(response: aiohttp.ClientResponse) -> None:
-    if response.status == 421:
-        raise NothingDoneError(f"{response.url.host} does not lead in this epoch")
-    if response.status == 412:
-        raise BehindError(f"{response.url.host} has not applied enough yet")
-    if response.status == 410:
-        raise GoneError(f"the log of {response.url.host} begins later")
-    if response.status != 200:
+def _check_status(status: int, url: str) -> None:
+    if status == 421:
+        raise NothingDoneError(f"{url} does not lead in this epoch")
+    if status == 412:
+        raise BehindError(f"{url} has not applied enough yet")
+    if status == 410:
+        raise GoneError(f"the log of {url} begins later")
+    if status != 200:
         # Also a 500: it may have come after the append.
-        raise NoAnswerError(f"{response.url.host} answered {response.status}")
+        raise NoAnswerError(f"{url} answered {status}")
 
 
 def decode_record(line: bytes) -> Stored | None:

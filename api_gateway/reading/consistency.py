@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from api_gateway.errors import InvalidRequestError
 
@@ -45,6 +47,7 @@ class Wish:
 
 STRONG: Final = Wish()
 """What a read is unless its client asks for less."""
+_BY_NAME: Final = {each.value: Wish(each) for each in (Level.STRONG, Level.LOCAL)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,15 @@ def wish_of(request: web.Request) -> Wish:
     Raises:
         InvalidRequestError: There is no such level, or the index is none or missing.
     """
-    named = request.headers.getall(_LEVEL, []) or request.query.getall("consistency", ["strong"])
+    in_query = request.query.getall("consistency", []) if request.query_string else []
+    return wish_by(request.headers, in_query)
+
+
+def wish_by(headers: MultiMapping[str], in_query: Sequence[str]) -> Wish:
+    """The same, by what the query says."""
+    named = headers.getall(_LEVEL, []) or in_query or ["strong"]
+    if len(named) == 1 and named[0] in _BY_NAME and _MIN_INDEX not in headers:
+        return _BY_NAME[named[0]]
     try:
         (level,) = map(Level, named)
     except ValueError:
@@ -87,7 +98,7 @@ def wish_of(request: web.Request) -> Wish:
             "The consistency of a read must be strong, session or local.",
             "La consistencia de una lectura debe ser strong, session o local.",
         ) from None
-    indexes = request.headers.getall(_MIN_INDEX, [])
+    indexes = headers.getall(_MIN_INDEX, [])
     if len(indexes) > 1 or not all(map(_INDEX.fullmatch, indexes)):
         raise InvalidRequestError(
             f"The header {_MIN_INDEX} must be one log index.",

@@ -15,16 +15,12 @@ from api_gateway.cluster.watch import ClusterWatch, Leader, Source
 from api_gateway.errors import BehindError, LeaderError, NoAnswerError, UnavailableError
 from api_gateway.metrics import Metrics
 from api_gateway.reading.consistency import STRONG, Level, Seen, Wish
+from api_gateway.reading.gathering import READS_IN_BATCH_MAX, SOURCE_S, Found, Gathering
 from api_gateway.reading.spread import Spread
 
 ANSWER = TypeVar("ANSWER")
-Found = tuple[Stored | None, Seen]
 
-# A record may have 1 MiB: this bounds the answer, of which a read's own size says nothing.
-_READS_IN_BATCH_MAX: Final = 64
 _READ_BATCH_BYTES_MAX: Final = 64 * 1024
-# For one replica of several: it only looks into its own records.
-_SOURCE_S: Final = 0.5
 
 
 class Reads:
@@ -38,13 +34,14 @@ class Reads:
         self._watch = watch
         self._spread = Spread(watch)
         self._deadline_s = deadline_s
+        self._gathering = Gathering(client, metrics)
         self._retries = metrics.retries
         self.coalescer: Coalescer[RecordName, Found] = Coalescer(
             "read",
             self._send,
             watch,
             metrics,
-            batch_calls_max=_READS_IN_BATCH_MAX,
+            batch_calls_max=READS_IN_BATCH_MAX,
             batch_bytes_max=_READ_BATCH_BYTES_MAX,
         )
 
@@ -64,20 +61,32 @@ class Reads:
             UnavailableError: Nobody could serve such a read by the deadline.
         """
         name = (collection, key)
-        if wish.level is not Level.STRONG:
-
-            async def ask(source: Source) -> Found:
-                (stored,), seen = await self._client.get(source, [name])
-                return stored, seen
-
-            return await self._anywhere(wish, ask)
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + self._deadline_s
+        if wish.level is not Level.STRONG:
+            return await self._get_anywhere(name, wish, deadline)
         call: Call[RecordName, Found] = Call(name, len(collection) + len(key), deadline)
         try:
             return await self.coalescer.run(call)
         except TimeoutError:
             raise UnavailableError from None
+
+    async def _get_anywhere(self, name: RecordName, wish: Wish, deadline: float) -> Found:
+        source = self._spread.first()
+        if source is not None:
+            try:
+                stored, seen = await self._gathering.get(source, name)
+                if seen.index >= wish.min_index:
+                    return stored, seen
+            except NoAnswerError:
+                self._spread.avoid(source)
+                self._retries.labels(wish.level).inc()
+
+        async def ask(source: Source) -> Found:
+            (stored,), seen = await self._client.get(source, [name])
+            return stored, seen
+
+        return await self._anywhere(wish, ask, deadline=deadline)
 
     async def get_all(self, names: Sequence[RecordName], wish: Wish) -> list[Stored | None]:
         """Several records, all as of one index; otherwise as `get`."""
@@ -147,7 +156,7 @@ class Reads:
         wish: Wish,
         ask: Callable[[Leader | Source], Awaitable[ANSWER]],
         *,
-        source_s: float = _SOURCE_S,
+        source_s: float = SOURCE_S,
     ) -> ANSWER:
         """Ask the leader, or any replica, as the wish allows, until one answers.
 
@@ -185,11 +194,14 @@ class Reads:
         self,
         wish: Wish,
         ask: Callable[[Source], Awaitable[ANSWER]],
-        source_s: float = _SOURCE_S,
+        source_s: float = SOURCE_S,
+        deadline: float | None = None,
     ) -> ANSWER:
         rounds = 0
+        if deadline is None:
+            deadline = asyncio.get_running_loop().time() + self._deadline_s
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout_at(deadline):
                 while True:
                     for source in self._spread.sources(wish.min_index):
                         try:

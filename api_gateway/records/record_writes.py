@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -50,8 +49,7 @@ _INLINE_BYTES_MAX: Final = 64 * 1024
 Prepare = Callable[[Definition, float], Awaitable[tuple[Operation, ...]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(NamedTuple):
     """What a client asks for.
 
     Attributes:

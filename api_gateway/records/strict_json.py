@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import orjson
 
@@ -57,8 +57,7 @@ class Text:
     canonical: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectText:
+class ObjectText(NamedTuple):
     """One valid JSON object; see Text."""
 
     document: dict[str, Any]

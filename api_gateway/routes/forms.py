@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from api_gateway.errors import (
     RequestError,
 )
 from api_gateway.idempotency import key_of
-from api_gateway.reading.consistency import wish_of
+from api_gateway.reading.consistency import Wish, wish_by, wish_of
 from api_gateway.reading.reads import Reads
 from api_gateway.records.definitions import FORMS
 from api_gateway.records.forms import check_id, parse_form
@@ -29,6 +30,8 @@ from api_gateway.records.record_writes import RecordWrites
 from api_gateway.web import responses
 from api_gateway.web.bodies import parsed, read_body
 from api_gateway.web.compression import CodedStream
+from api_gateway.web.direct import CONSISTENCY, ID, DirectRoute
+from api_gateway.web.ready import JSON_CONTENT, Ready
 
 _GENERO_CHARACTERS_MAX: Final = 128
 # Slashes and line ends included, which `.` would leave out.
@@ -63,14 +66,24 @@ class FormRoutes:
             web.get("/API/ObtenerGeneros/{genero:[^/]+}", self.get_genero, allow_head=False),
         ]
 
-    async def verify(self, request: web.Request) -> web.Response:
+    def direct_routes(self) -> list[DirectRoute]:
+        """Those of them that most requests take."""
+        one, insert = "/API/ObtenerUnFormulario/", "/API/IngresarFormulario"
+        pattern = re.compile(re.escape(one) + ID + CONSISTENCY)
+        name = web.DynamicResource(f"{one}{{id:{_ANYTHING}}}").canonical
+        return [
+            DirectRoute("POST", re.compile(re.escape(insert)), insert, self.insert),
+            DirectRoute("GET", pattern, name, self.get_one_by),
+        ]
+
+    async def verify(self, request: web.Request) -> web.StreamResponse:
         """Tell whether there is a form with this id."""
-        stored, headers = await self._get(request)
+        stored, headers = await self._get(request.match_info["id"], wish_of(request))
         if stored is None:
             return responses.ok(NoSuchRecordError.older_spanish, headers)
         return responses.error(RecordExistsError.older_spanish, status=200, headers=headers)
 
-    async def insert(self, request: web.Request) -> web.Response:
+    async def insert(self, request: web.Request) -> web.StreamResponse:
         """Store a new form."""
         idempotency_key = key_of(request)
         form = await parsed(parse_form, await read_body(request, self.body_timeout_s))
@@ -81,16 +94,24 @@ class FormRoutes:
             raise InvalidRequestError(error.english, error.spanish) from error
         return responses.ok("Registro ingresado correctamente.", proof_of(committed))
 
-    async def get_one(self, request: web.Request) -> web.Response:
+    async def get_one(self, request: web.Request) -> web.StreamResponse:
         """Give one form back, byte for byte as it is stored."""
-        stored, headers = await self._get(request)
+        return await self._get_one(request.match_info["id"], wish_of(request))
+
+    async def get_one_by(
+        self, request: web.Request, key: str, level: str | None
+    ) -> web.StreamResponse:
+        """The same, by what is in the path and in the query."""
+        return await self._get_one(key, wish_by(request.headers, [level] if level else []))
+
+    async def _get_one(self, key: str, wish: Wish) -> web.StreamResponse:
+        stored, headers = await self._get(key, wish)
         if stored is None:
             return responses.error(NoSuchRecordError.older_spanish, status=404, headers=headers)
-        return responses.raw_json(stored.value, headers=headers)
+        return Ready(stored.value, headers=headers)
 
-    async def _get(self, request: web.Request) -> tuple[Stored | None, Mapping[str, str]]:
-        key, wish = check_id(request.match_info["id"]), wish_of(request)
-        stored, seen = await self.reads.get(FORMS, key, wish)
+    async def _get(self, key: str, wish: Wish) -> tuple[Stored | None, Mapping[str, str]]:
+        stored, seen = await self.reads.get(FORMS, check_id(key), wish)
         return stored, seen.headers(wish.level)
 
     async def get_all(self, request: web.Request) -> web.StreamResponse:
@@ -110,7 +131,7 @@ class FormRoutes:
     async def _stream(self, request: web.Request, genero: str | None) -> web.StreamResponse:
         wish = wish_of(request)
         stream = await self.reads.records(FORMS, genero, wish)
-        headers = {**responses.JSON_CONTENT, **stream.seen.headers(wish.level)}
+        headers = {**JSON_CONTENT, **stream.seen.headers(wish.level)}
         response = CodedStream(headers=headers)
         try:
             await response.prepare(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ from aiohttp import web
 from api_gateway.cluster.leader import Committed
 from api_gateway.errors import InvalidQueryError, InvalidRequestError, NoSuchRecordError
 from api_gateway.idempotency import key_of
-from api_gateway.reading.consistency import wish_of
+from api_gateway.reading.consistency import Wish, wish_by, wish_of
 from api_gateway.reading.reads import Reads
 from api_gateway.records.batches import BATCH_MEBIBYTES_MAX, parse_batch
 from api_gateway.records.conditions import condition_of, etag_of, is_known
@@ -29,6 +30,8 @@ from api_gateway.records.record_writes import RecordWrites
 from api_gateway.records.strict_json import parse_object
 from api_gateway.web import responses
 from api_gateway.web.bodies import check_media_type, parsed, read_body
+from api_gateway.web.direct import CONSISTENCY, ID, DirectRoute
+from api_gateway.web.ready import Ready
 from replicad.core.write import Condition, Wanted
 
 JSON: Final = "application/json"
@@ -67,6 +70,15 @@ class RecordRoutes:
             web.delete(RECORD, self.delete),
         ]
 
+    def direct_routes(self) -> list[DirectRoute]:
+        """Those of them that most requests take."""
+        path = f"/v1/collections/{ID}/records/{ID}"
+        name = web.DynamicResource(RECORD).canonical
+        return [
+            DirectRoute("GET", re.compile(path + CONSISTENCY), name, self.get_by),
+            DirectRoute("PUT", re.compile(path), name, self.put_by),
+        ]
+
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Give a record back, byte for byte as it is stored."""
         collection, key = _name_of(request)
@@ -78,7 +90,18 @@ class RecordRoutes:
                     f"A record has no view by the parameter «{parameter[:64]}».",
                     f"Un registro no se puede ver por el parámetro «{parameter[:64]}».",
                 )
-        wish = wish_of(request)
+        return await self._get(request, collection, key, wish_of(request))
+
+    async def get_by(
+        self, request: web.Request, collection: str, key: str, level: str | None
+    ) -> web.StreamResponse:
+        """The same, by what is in the path and in the query."""
+        wish = wish_by(request.headers, [level] if level else [])
+        return await self._get(request, check_name(collection), check_id(key), wish)
+
+    async def _get(
+        self, request: web.Request, collection: str, key: str, wish: Wish
+    ) -> web.StreamResponse:
         stored, seen = await self.reads.get(collection, key, wish)
         if stored is None:
             await self.definitions.check_exists(collection, wish)
@@ -88,18 +111,25 @@ class RecordRoutes:
         headers = {**seen.headers(wish.level), "ETag": etag_of(stored.version)}
         if is_known(request.headers.getall("If-None-Match", []), stored.version):
             return web.Response(status=304, headers=headers)
-        return responses.raw_json(stored.value, headers=headers)
+        return Ready(stored.value, headers=headers)
 
-    async def put(self, request: web.Request) -> web.Response:
+    async def put(self, request: web.Request) -> web.StreamResponse:
         """Store a record, new or not."""
-        collection, key = _name_of(request)
+        return await self.put_by(
+            request, request.match_info["collection"], request.match_info["id"]
+        )
+
+    async def put_by(self, request: web.Request, collection: str, key: str) -> web.StreamResponse:
+        """The same, by what is in the path."""
+        check_name(collection)
+        check_id(key)
         idempotency, condition = key_of(request), _condition_of(request)
         check_media_type(request, JSON)
         body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         committed = await self.writes.put(collection, key, body, condition, idempotency)
         return _receipt(committed, collection, key)
 
-    async def insert(self, request: web.Request) -> web.Response:
+    async def insert(self, request: web.Request) -> web.StreamResponse:
         """Store a new record under the id that it holds."""
         collection, idempotency = _collection_of(request), key_of(request)
         _check_unconditional(request)
@@ -108,7 +138,7 @@ class RecordRoutes:
         key, committed = await self.writes.insert(collection, body, idempotency)
         return _receipt(committed, collection, key)
 
-    async def patch(self, request: web.Request) -> web.Response:
+    async def patch(self, request: web.Request) -> web.StreamResponse:
         """Apply a merge patch to a record."""
         collection, key = _name_of(request)
         idempotency, condition = key_of(request), _condition_on_what_is_there(request)
@@ -117,7 +147,7 @@ class RecordRoutes:
         committed = await self.writes.patch(collection, key, body.canonical, condition, idempotency)
         return _receipt(committed, collection, key)
 
-    async def delete(self, request: web.Request) -> web.Response:
+    async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a record."""
         collection, key = _name_of(request)
         idempotency, condition = key_of(request), _condition_on_what_is_there(request)
@@ -169,7 +199,7 @@ def _check_unconditional(request: web.Request) -> None:
         )
 
 
-def _receipt(committed: Committed, collection: str, key: str) -> web.Response:
+def _receipt(committed: Committed, collection: str, key: str) -> Ready:
     headers, status = proof_of(committed), status_of(committed)
     etag = etag_after(committed)
     if etag is not None:
@@ -177,4 +207,4 @@ def _receipt(committed: Committed, collection: str, key: str) -> web.Response:
     if status == 201:
         headers["Location"] = f"/v1/collections/{collection}/records/{key}"
     receipt = orjson.dumps(receipt_of(committed, collection, key))
-    return responses.raw_json(receipt, status=status, headers=headers)
+    return Ready(receipt, status=status, headers=headers)

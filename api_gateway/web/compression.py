@@ -14,12 +14,11 @@ import zstandard
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.hdrs import ACCEPT_ENCODING, CONTENT_ENCODING, METH_HEAD
-from aiohttp.typedefs import Handler
 
 from api_gateway.web.negotiation import qualities
 
-# A smaller body fits into one packet anyway.
-_BODY_BYTES_MIN: Final = 1024
+BODY_BYTES_MIN: Final = 1024
+"""A smaller body fits into one packet anyway."""
 # A turn of the event loop: about a millisecond of gzip.
 _SLICE_BYTES: Final = 64 * 1024
 _GZIP_LEVEL: Final = 4
@@ -107,20 +106,17 @@ async def encode_whole(body: bytes, coding: Coding) -> bytes:
     return b"".join((*parts, encoder.finish()))
 
 
-@web.middleware
-async def compress_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Compress answers that are there as a whole; see CodedStream for the others."""
-    response = await handler(request)
+async def compress_body(request: web.Request, response: web.StreamResponse) -> None:
+    """Compress an answer that is there as a whole; see CodedStream for the others."""
     if (
         isinstance(response, web.Response)
         and isinstance(response.body, bytes)
-        and len(response.body) >= _BODY_BYTES_MIN
+        and len(response.body) >= BODY_BYTES_MIN
         and CONTENT_ENCODING not in response.headers
         and (coding := preferred_coding(request.headers.get(ACCEPT_ENCODING)))
     ):
         response.body = await encode_whole(response.body, coding)
         response.headers[CONTENT_ENCODING] = coding
-    return response
 
 
 class CodedStream(web.StreamResponse):

@@ -21,7 +21,6 @@ from aiohttp.hdrs import (
     METH_OPTIONS,
     ORIGIN,
 )
-from aiohttp.typedefs import Handler, Middleware
 
 ANY_ORIGIN: Final = "*"
 
@@ -58,17 +57,15 @@ def cors_headers(origins: frozenset[str], origin: str | None) -> Mapping[str, st
     }
 
 
-def answering_preflights(origins: frozenset[str]) -> Middleware:
-    """A middleware that tells browsers beforehand what pages of `origins` may send."""
+def is_preflight(request: web.Request, origins: frozenset[str]) -> bool:
+    """Whether a browser asks beforehand what a page of `origins` may send."""
+    return (
+        request.method == METH_OPTIONS
+        and ACCESS_CONTROL_REQUEST_METHOD in request.headers
+        and bool(cors_headers(origins, request.headers.get(ORIGIN)))
+    )
 
-    @web.middleware
-    async def answer_preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if (
-            request.method == METH_OPTIONS
-            and ACCESS_CONTROL_REQUEST_METHOD in request.headers
-            and cors_headers(origins, request.headers.get(ORIGIN))
-        ):
-            return web.Response(status=204, headers=_PREFLIGHT)
-        return await handler(request)
 
-    return answer_preflight
+def preflight_answer() -> web.Response:
+    """What it is told."""
+    return web.Response(status=204, headers=_PREFLIGHT)

@@ -20,7 +20,7 @@ from api_gateway.errors import NoSuchRouteError
 from api_gateway.openapi.document import describe_api
 from api_gateway.web.compression import Coding, encode_whole, preferred_coding
 from api_gateway.web.headers import CONTENT_SECURITY_POLICY
-from api_gateway.web.responses import JSON_CONTENT
+from api_gateway.web.ready import JSON_CONTENT
 
 _INDEX: Final = "index.html"
 _TYPES: Final = {

@@ -21,9 +21,19 @@ _ALWAYS: Final = {
 }
 
 
-def completing(
-    origins: frozenset[str],
-) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+Complete = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+
+
+def safe_headers(*, has_etag: bool) -> dict[str, str]:
+    """What all answers carry that are no pages, whoever asks.
+
+    What has an ETag may be kept, and is asked about again each time; nothing else is kept.
+    """
+    cached = "no-cache" if has_etag else "no-store"
+    return {**_ALWAYS, CONTENT_SECURITY_POLICY: _NOT_A_PAGE, CACHE_CONTROL: cached}
+
+
+def completing(origins: frozenset[str]) -> Complete:
     """A hook that completes an answer's headers just before they are sent.
 
     Args:
@@ -36,9 +46,8 @@ def completing(
     async def complete(request: web.Request, response: web.StreamResponse) -> None:
         headers = response.headers
         headers.update(_ALWAYS)
-        headers.setdefault(CONTENT_SECURITY_POLICY, _NOT_A_PAGE)
-        # What has an ETag may be kept, and is asked about again each time; nothing else is kept.
-        headers.setdefault(CACHE_CONTROL, "no-cache" if ETAG in headers else "no-store")
+        for name, value in safe_headers(has_etag=ETAG in headers).items():
+            headers.setdefault(name, value)
         headers.add(VARY, vary)
         if origins:
             headers.update(cors_headers(origins, request.headers.get(ORIGIN)))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from api_gateway.errors import TooManyRequestsError
-from api_gateway.metrics import Metrics
 
 # What tells whether a gateway is well must answer most of all when it is not.
 _UNLIMITED: Final = frozenset(("/healthz", "/readyz", "/metrics"))
 # Some 10 MB of addresses.
 _CLIENTS_MAX: Final = 100_000
+
+
+Answering = Callable[..., Awaitable[web.StreamResponse]]
+"""A handler that takes a request, and what was caught in its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +77,49 @@ class RateLimiter:
         self._full_at = kept
 
 
-def limiting(limits: Limits, metrics: Metrics) -> Middleware:
-    """A middleware that refuses what is beyond the limits."""
-    limiter = None
-    if limits.requests_per_s is not None:
-        burst = limits.burst or max(1, math.ceil(limits.requests_per_s))
-        limiter = RateLimiter(limits.requests_per_s, burst)
-    in_flight = 0
-    metrics.in_flight.set_function(lambda: in_flight)
+class Admission:
+    """Refuses what is beyond the limits.
 
-    @web.middleware
-    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        nonlocal in_flight
-        if request.path in _UNLIMITED:
-            return await handler(request)
-        if in_flight >= limits.in_flight_max:
+    Attributes:
+        in_flight: Requests that are being answered.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        """Nothing is being answered yet."""
+        self.in_flight = 0
+        self._in_flight_max = limits.in_flight_max
+        self._limiter: RateLimiter | None = None
+        if limits.requests_per_s is not None:
+            burst = limits.burst or max(1, math.ceil(limits.requests_per_s))
+            self._limiter = RateLimiter(limits.requests_per_s, burst)
+
+    async def run(
+        self, request: web.Request, handler: Answering, caught: tuple[str | None, ...]
+    ) -> web.StreamResponse:
+        """Have the request answered, if that is within the limits.
+
+        Args:
+            request: The request.
+            handler: Takes the request and `caught`.
+            caught: What stands in the path.
+
+        Raises:
+            TooManyRequestsError: It is not.
+        """
+        if request.raw_path.partition("?")[0] in _UNLIMITED:
+            return await handler(request, *caught)
+        if self.in_flight >= self._in_flight_max:
             raise _overloaded()
-        if limiter is not None:
-            wait_s = limiter.admit(client_of(request.remote), asyncio.get_running_loop().time())
+        if self._limiter is not None:
+            now_s = asyncio.get_running_loop().time()
+            wait_s = self._limiter.admit(client_of(request.remote), now_s)
             if wait_s:
                 raise _too_fast(wait_s)
-        in_flight += 1
+        self.in_flight += 1
         try:
-            return await handler(request)
+            return await handler(request, *caught)
         finally:
-            in_flight -= 1
-
-    return limit
+            self.in_flight -= 1
 
 
 def client_of(address: str | None) -> str:

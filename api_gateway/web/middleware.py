@@ -1,11 +1,12 @@
-"""What happens around every request: it is measured, and each refusal becomes JSON.
+"""What happens around every request: it is limited and measured, and each refusal becomes JSON.
 
 Defects are not caught here but by the server below: see `server.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Final
 
 from aiohttp import web
 from aiohttp.hdrs import METH_ALL
@@ -20,19 +21,78 @@ from api_gateway.errors import (
 from api_gateway.metrics import Metrics
 from api_gateway.reading.query_strings import check_encoding
 from api_gateway.web import responses
+from api_gateway.web.compression import compress_body
+from api_gateway.web.cors import is_preflight, preflight_answer
+from api_gateway.web.limits import Admission, Answering, Limits
+from api_gateway.web.ready import Ready
+
+# Of these bad encoding is told; elsewhere it means nothing, or any was taken always.
+_CHECKED: Final = "/v1/collections"
 
 
-@web.middleware
-async def tell_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every refusal into a status and a JSON body."""
-    try:
-        if request.path.startswith("/v1/collections"):  # Elsewhere it means nothing, or took any.
-            check_encoding(request.rel_url.raw_query_string)
-        return await handler(request)
-    except RequestError as failure:
-        return _refusal(request, failure)
-    except web.HTTPException as failure:
-        return _refusal(request, _as_request_error(failure))
+class Around:
+    """All of it in one place: a request pays for each layer around its handler."""
+
+    def __init__(self, metrics: Metrics, limits: Limits, origins: frozenset[str]) -> None:
+        """Count into `metrics`, allow what `limits` allow, and serve pages of `origins`."""
+        self._requests = metrics.requests
+        self._admission = Admission(limits)
+        self._origins = origins
+        metrics.in_flight.set_function(lambda: self._admission.in_flight)
+
+    def middleware(self) -> Middleware:
+        """The same for an application's handlers."""
+
+        @web.middleware
+        async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+            resource = request.match_info.route.resource
+            route = resource.canonical if resource is not None else "unmatched"
+            return await self.run(request, route, handler)
+
+        return around
+
+    async def run(
+        self, request: web.Request, route: str, handler: Answering, *caught: str | None
+    ) -> web.StreamResponse:
+        """Have `handler` answer the request, which counts as one of `route`.
+
+        Args:
+            request: The request.
+            route: What the router calls it.
+            handler: Takes the request and `caught`.
+            caught: What stands in the path.
+        """
+        # Routes and methods are the server's: a client must not be able to make up labels.
+        method = request.method if request.method in METH_ALL else "other"
+        status, started = 500, perf_counter()
+        try:
+            response = await self._answer(request, handler, caught)
+            status = response.status
+        finally:
+            self._requests.observe(route, method, status, perf_counter() - started)
+        return response
+
+    async def _answer(
+        self, request: web.Request, handler: Answering, caught: tuple[str | None, ...]
+    ) -> web.StreamResponse:
+        response: web.StreamResponse
+        try:
+            query = request.rel_url.raw_query_string
+            if query and request.path.startswith(_CHECKED):
+                check_encoding(query)
+            if is_preflight(request, self._origins):
+                return preflight_answer()
+            response = await self._admission.run(request, handler, caught)
+        except RequestError as failure:
+            response = _refusal(request, failure)
+        except web.HTTPException as failure:
+            response = _refusal(request, _as_request_error(failure))
+        if isinstance(response, Ready):
+            if not self._origins and response.suits(request):
+                return response
+            response = response.as_response()
+        await compress_body(request, response)
+        return response
 
 
 def _refusal(request: web.Request, failure: RequestError) -> web.Response:
@@ -48,30 +108,3 @@ def _as_request_error(failure: web.HTTPException) -> RequestError:
         case 405:
             return MethodNotAllowedError(failure.headers["Allow"])
     return InvalidRequestError()
-
-
-def measuring(metrics: Metrics) -> Middleware:
-    """A middleware that counts requests and their seconds."""
-
-    @web.middleware
-    async def measure(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        route = _route(request)
-        # Routes and methods are the server's: a client must not be able to make up labels.
-        method = request.method if request.method in METH_ALL else "other"
-        status = 500
-        try:
-            with metrics.seconds.labels(route).time():
-                response = await handler(request)
-            status = response.status
-        finally:
-            metrics.requests.labels(route, method, status).inc()
-        return response
-
-    return measure
-
-
-def _route(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else "unmatched"

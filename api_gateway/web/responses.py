@@ -11,8 +11,8 @@ from aiohttp import web
 from api_gateway.errors import RequestError
 from api_gateway.web import problems
 from api_gateway.web.languages import Language, encode, preferred_language
+from api_gateway.web.ready import JSON_CONTENT, Ready
 
-JSON_CONTENT: Final = {"Content-Type": "application/json; charset=utf-8"}
 _PROBLEM_PATHS: Final = ("/v1", "/docs", "/openapi.json")
 
 
@@ -23,9 +23,9 @@ def raw_json(
     return web.Response(body=body, status=status, headers={**JSON_CONTENT, **(headers or {})})
 
 
-def ok(message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+def ok(message: str, headers: Mapping[str, str]) -> Ready:
     """A success that says something."""
-    return raw_json(orjson.dumps({"status": "ok", "message": message}), headers=headers)
+    return Ready(orjson.dumps({"status": "ok", "message": message}), headers=headers)
 
 
 def error(message: str, *, status: int, headers: Mapping[str, str] | None = None) -> web.Response:

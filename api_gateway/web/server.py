@@ -20,6 +20,8 @@ from api_gateway.errors import (
     RequestError,
 )
 from api_gateway.web import responses
+from api_gateway.web.direct import DirectRoutes
+from api_gateway.web.headers import safe_headers
 
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]+ (/[!-~]{0,16})")
 _NOT_HTTP: Final = (
@@ -33,13 +35,24 @@ _NOT_A_PATH: Final = (
 
 
 class JsonErrorRunner(web.AppRunner):
-    """An AppRunner whose connections answer every error in JSON."""
+    """An AppRunner whose connections answer every error in JSON.
+
+    Attributes:
+        direct: What is served without the application; None for nothing.
+    """
+
+    direct: DirectRoutes | None = None
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
+        direct = self.direct
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             try:
+                if direct is not None and isinstance(request, web.Request):
+                    response = await direct.serve(request)
+                    if response is not None:
+                        return response
                 return await server.request_handler(request)
             except web.HTTPExpectationFailed:
                 return _refusal(ExpectationFailedError(), request)
@@ -49,7 +62,9 @@ class JsonErrorRunner(web.AppRunner):
 
 def _refusal(failure: RequestError, request: web.BaseRequest) -> web.Response:
     language = request.headers.get("Accept-Language")
-    return responses.refusal(failure, path=request.path, accept_language=language)
+    response = responses.refusal(failure, path=request.path, accept_language=language)
+    response.headers.update(safe_headers(has_etag=False))
+    return response
 
 
 class _JsonErrorServer(web.Server):

@@ -96,6 +96,21 @@ async def test_each_call_has_its_own_deadline(coalescer: Coalescer[str, str], ec
     assert await patient == ["A"]
 
 
+async def test_deadlines_come_in_their_own_order(
+    coalescer: Coalescer[str, str], echo: Echo
+) -> None:
+    echo.may_answer.clear()
+    ended: list[float] = []
+
+    async def run_until_deadline(seconds: float) -> None:
+        with pytest.raises(TimeoutError):
+            await run(coalescer, "a", seconds=seconds)
+        ended.append(seconds)
+
+    await asyncio.gather(*map(run_until_deadline, (0.3, 0.1, 0.2, 0.4)))
+    assert ended == [0.1, 0.2, 0.3, 0.4]
+
+
 async def test_nothing_is_sent_while_nobody_leads(
     coalescer: Coalescer[str, str], echo: Echo, watch: ClusterWatch
 ) -> None:

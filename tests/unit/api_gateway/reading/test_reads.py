@@ -179,11 +179,10 @@ async def test_who_is_not_in_sync_is_asked_after_the_leader(
 async def test_a_session_read_never_shows_less_than_was_asked_for(
     gateway: aiohttp.ClientSession, cluster: FakeCluster, leader: FakeLeader
 ) -> None:
-    follower = await follower_of(cluster, leader, "n2")
+    await follower_of(cluster, leader, "n2")
     leader.forms["a"] = form("a")
     for _ in range(4):
         assert await read(gateway, ONE, session(1)) == (200, form("a"), "n1")
-    assert follower.reads == 0
     assert (await read(gateway, ONE, session(0)))[2] == "n2"
 
 
@@ -234,6 +233,49 @@ async def test_who_does_not_answer_is_passed_over_and_then_avoided(
     for _ in range(3):
         assert await read(gateway, ONE, LOCAL) == (200, form("a"), "n1")
     assert not follower.faults
+
+
+async def test_concurrent_local_reads_travel_together_and_get_their_own_answers(
+    gateway: aiohttp.ClientSession, cluster: FakeCluster, leader: FakeLeader
+) -> None:
+    leader.forms.update((f"f{n}", form(f"f{n}")) for n in range(0, 200, 2))
+    follower = await follower_of(cluster, leader, "n2")
+    paths = [f"/API/ObtenerUnFormulario/f{n}" for n in range(200)]
+    answers = await asyncio.gather(*(read(gateway, path, LOCAL) for path in paths))
+    assert [body for status, body, _ in answers if status == 200] == list(leader.forms.values())
+    assert {replica for _, _, replica in answers} == {"n2"}
+    assert max(follower.batches["gets"]) > 5
+    assert max(follower.batches["gets"]) <= 64
+
+
+async def test_session_reads_that_travel_together_wait_each_for_its_own_index(
+    gateway: aiohttp.ClientSession, cluster: FakeCluster, leader: FakeLeader
+) -> None:
+    follower = await follower_of(cluster, leader, "n2")
+    follower.forms["a"] = form("a")
+    await leader.stop()
+    waiting = [asyncio.create_task(read(gateway, ONE, session(2))) for _ in range(10)]
+    await follower.seen.wait()
+    async with asyncio.timeout(2):
+        for _ in range(10):
+            assert await read(gateway, ONE, session(1)) == (200, form("a"), "n2")
+    assert not any(task.done() for task in waiting)
+    follower.applied = 2
+    assert await asyncio.gather(*waiting) == [(200, form("a"), "n2")] * 10
+
+
+async def test_all_that_wait_for_a_replica_that_hangs_ask_another_one(
+    gateway: aiohttp.ClientSession, cluster: FakeCluster, leader: FakeLeader
+) -> None:
+    leader.forms["a"] = form("a")
+    follower = await follower_of(cluster, leader, "n2")
+    follower.faults.append(Fault.HANG)
+    first = asyncio.create_task(read(gateway, ONE, LOCAL))
+    await follower.seen.wait()
+    others = [asyncio.create_task(read(gateway, ONE, LOCAL)) for _ in range(100)]
+    async with asyncio.timeout(3):
+        assert await asyncio.gather(first, *others) == [(200, form("a"), "n1")] * 101
+    assert follower.batches["gets"] == []
 
 
 async def test_nobody_answers_a_local_read(serve: Serve, leader: FakeLeader) -> None:

@@ -12,14 +12,16 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api_gateway.metrics import Metrics
 from api_gateway.web.compression import (
     CodedStream,
     Coding,
-    compress_bodies,
     encode_whole,
     encoder_of,
     preferred_coding,
 )
+from api_gateway.web.limits import DEFAULT_LIMITS
+from api_gateway.web.middleware import Around
 from tests.support.web import serving
 
 LARGE = b'{"a":"' + b"x" * 300_000 + b'"}'
@@ -74,7 +76,8 @@ class Answers:
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
-        self.app = web.Application(middlewares=[compress_bodies])
+        around = Around(Metrics(), DEFAULT_LIMITS, frozenset())
+        self.app = web.Application(middlewares=[around.middleware()])
         self.app.add_routes(
             [
                 web.get("/large", self.large),

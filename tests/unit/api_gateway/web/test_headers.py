@@ -6,9 +6,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from api_gateway.web.cors import answering_preflights
+from api_gateway.metrics import Metrics
 from api_gateway.web.headers import completing
-from api_gateway.web.middleware import tell_refusals
+from api_gateway.web.limits import DEFAULT_LIMITS
+from api_gateway.web.middleware import Around
 from tests.support.web import serving
 
 FRIEND = {"Origin": "https://forms.example"}
@@ -21,7 +22,8 @@ async def get(request: web.Request) -> web.Response:
 
 
 def app_for(*origins: str) -> web.Application:
-    app = web.Application(middlewares=[tell_refusals, answering_preflights(frozenset(origins))])
+    around = Around(Metrics(), DEFAULT_LIMITS, frozenset(origins))
+    app = web.Application(middlewares=[around.middleware()])
     app.add_routes([web.get("/v1/a", get)])
     app.on_response_prepare.append(completing(frozenset(origins)))
     return app

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from api_gateway.metrics import Metrics
 from api_gateway.web import limits as limits_module
-from api_gateway.web.limits import Limits, RateLimiter, client_of, limiting
-from api_gateway.web.middleware import tell_refusals
+from api_gateway.web.limits import Limits, RateLimiter, client_of
+from api_gateway.web.middleware import Around
 from tests.support.web import serving
 
 
@@ -74,7 +74,8 @@ class Gate:
         self.metrics = Metrics()
         self.entered = asyncio.Semaphore(0)
         self.open = asyncio.Event()
-        self.app = web.Application(middlewares=[tell_refusals, limiting(limits, self.metrics)])
+        around = Around(self.metrics, limits, frozenset())
+        self.app = web.Application(middlewares=[around.middleware()])
         self.app.add_routes(
             [web.get("/v1/wait", self.wait), web.get("/healthz", self.health)],
         )
