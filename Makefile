@@ -10,11 +10,18 @@ CODE   := replicad api_gateway tests
 DIR  ?= .replicad
 ONCE ?=
 
-# Of `make bench-failover`: some 85 s each, and five minutes for the rest.
+# Of `make bench`: all unless named, as in PARTS=writes,reads.
+PARTS ?=
+
+# Of `make bench-failover`: some 85 s each, and five minutes for the rest. `make bench` has 3.
 ROUNDS ?= 10
 
 # Of `make bench-data`: a million takes some minutes.
 RECORDS ?= 1000000
+
+# Of `make profile`; PUBLISH=1 puts its tables into docs/performance.md.
+CONNECTIONS ?= 64
+PUBLISH     ?=
 
 # Of `make sim`: how many plays, or which one to tell in full.
 SEEDS ?= 10000
@@ -25,7 +32,7 @@ MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv servers tools fault-tools run test unit-tests integration-tests faults chaos test-compose bench-failover bench-data sim lint format lock clean
+.PHONY: help venv servers tools fault-tools run test unit-tests integration-tests faults chaos test-compose bench bench-failover bench-data profile sim lint format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,11 +97,19 @@ test-compose: $(STAMP)  ## the integration tests against `docker compose up`
 sim: $(STAMP)  ## play a simulated cluster (SEEDS=10000), or tell the story of SEED=n
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
+bench: ROUNDS = 3
+bench: $(STAMP) servers  ## compare with etcd and PostgreSQL, write docs/benchmarks (PARTS=..., ROUNDS=3)
+	$(BIN)/python -m tests.benchmarks.compare --rounds $(ROUNDS) --records $(RECORDS) \
+	  $(if $(PARTS),--parts $(PARTS)) --publish
+
 bench-failover: $(STAMP) servers  ## measure failovers beside etcd and recoveries (ROUNDS=10)
 	$(BIN)/python -m tests.benchmarks.failover --rounds $(ROUNDS)
 
 bench-data: $(STAMP) servers  ## measure imports, queries and exports (RECORDS=1000000)
 	$(BIN)/python -m tests.benchmarks.data --records $(RECORDS)
+
+profile: $(STAMP) servers  ## where the time of writes goes: flame graphs (CONNECTIONS=64)
+	$(BIN)/python -m tests.benchmarks.profile --connections $(CONNECTIONS) $(if $(PUBLISH),--publish)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -95,6 +95,14 @@ class Etcd:
                 return name
         raise BenchmarkError(f"etcd has no leader: {statuses}")
 
+    def url(self, name: str) -> str:
+        """Where a node's own JSON gateway is."""
+        return self._urls[name]
+
+    def pids(self) -> dict[str, int]:
+        """What runs, by name."""
+        return {name: process.pid for name, process in self._processes.items()}
+
     async def is_level(self, session: aiohttp.ClientSession) -> bool:
         """Whether all name one leader and have applied the same index."""
         try:

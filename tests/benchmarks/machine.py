@@ -10,12 +10,21 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import replicad
 
-_PACKAGES: Final = ("rabbitmq-server", "erlang-base", "zookeeper", "etcd-server")
+_PACKAGES: Final = (
+    "rabbitmq-server",
+    "erlang-base",
+    "zookeeper",
+    "etcd-server",
+    "postgresql-15",
+    "wrk",
+)
+_LIBRARIES: Final = ("aiohttp", "uvloop", "orjson", "aio-pika", "aiormq", "asyncpg")
 
 
 def describe_machine(directory: Path) -> dict[str, str]:
@@ -30,6 +39,7 @@ def describe_machine(directory: Path) -> dict[str, str]:
         "file system": _run("findmnt", "-no", "FSTYPE", "-T", str(directory)),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "commit": _commit(),
     }
     return found | {package: _version(package) for package in _PACKAGES}

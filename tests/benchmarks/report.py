@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from tests.benchmarks.faults import FAULTS, FaultFigures
-from tests.benchmarks.figures import Goal, Spread, table
+from tests.benchmarks.figures import Goal, Spread, cell, goal_table, table
 from tests.benchmarks.load import ARRIVALS_PER_S, FORM_BYTES
 from tests.benchmarks.recovery import CatchUpFigures, RestartFigures
 
@@ -101,20 +101,7 @@ class Results:
             parts.append(self._client_table())
         if self.catch_ups or self.restarts:
             parts.append(self._recovery_table())
-        parts.append(
-            table(
-                ("goal", "limit", "measured", ""),
-                [
-                    (
-                        goal.text,
-                        f"{'>=' if goal.at_least else '<='} {_number(goal.limit)}",
-                        _number(goal.measured),
-                        "met" if goal.is_met else "**missed**",
-                    )
-                    for goal in self.goals()
-                ],
-            )
-        )
+        parts.append(goal_table(self.goals()))
         return "\n\n".join(parts) + "\n"
 
     def _load(self) -> str:
@@ -128,7 +115,7 @@ class Results:
         for fault in FAULTS:
             ours, theirs = self.gaps("replicad", fault), self.gaps("etcd", fault)
             if ours or theirs:
-                rows.append((fault, _cell(ours), _cell(theirs), _ratio(ours, theirs)))
+                rows.append((fault, cell(ours), cell(theirs), _ratio(ours, theirs)))
         head = ("longest gap between acknowledged writes, ms", "replicad", "etcd", "ratio")
         return table(head, rows)
 
@@ -155,13 +142,13 @@ class Results:
         if self.catch_ups:
             missed = f"catch-up of {self.catch_ups[0].entries:,} entries"
             rates = [each.entries_per_s for each in self.catch_ups]
-            rows.append((f"{missed}, entries/s", _cell(rates)))
+            rows.append((f"{missed}, entries/s", cell(rates)))
             starts = [each.start_s for each in self.catch_ups]
-            rows.append(("from process start to the first of them, s", _cell(starts)))
+            rows.append(("from process start to the first of them, s", cell(starts)))
         for ended_by in sorted({each.ended_by for each in self.restarts}):
             of = [each for each in self.restarts if each.ended_by == ended_by]
             text = f"restart with {of[0].entries:,} entries after {ended_by}, s until ready"
-            rows.append((text, _cell([each.ready_s for each in of])))
+            rows.append((text, cell([each.ready_s for each in of])))
         return table(("replicad", "median (lowest to highest, rounds)"), rows)
 
     def save(self, path: Path) -> None:
@@ -183,25 +170,13 @@ def _client_cells(rounds: Sequence[FaultFigures]) -> tuple[str, ...]:
     return (
         f"{sum(kinds.values())}{f' ({seen})' if seen else ''}",
         f"{sum(each.acknowledged for each in rounds):,}",
-        _cell([each.slowest_ms for each in rounds]),
-        _cell([each.writes_per_s for each in rounds]),
-        _cell([each.quiet_gap_ms for each in rounds]),
+        cell([each.slowest_ms for each in rounds]),
+        cell([each.writes_per_s for each in rounds]),
+        cell([each.quiet_gap_ms for each in rounds]),
     )
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    of = Spread.of(values)
-    return f"{_number(of.median)} ({_number(of.lowest)} to {_number(of.highest)}, {of.count})"
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     if not ours or not theirs:
         return "-"
     return f"{Spread.of(ours).median / Spread.of(theirs).median:.2f}"
-
-
-def _number(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

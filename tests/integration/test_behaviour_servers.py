@@ -83,7 +83,7 @@ async def test_a_tap_sees_the_logs_lines(client: Client, cluster: Cluster) -> No
 
     async def on_message(message: aio_pika.abc.AbstractIncomingMessage) -> None:
         if message.content_type == "application/x-ndjson":
-            first = int(str(message.headers["previous-index"])) + 1
+            first = json.loads(str(message.headers["fields"]))["previous-index"] + 1
             lines.update(enumerate(message.body.splitlines(), first))
         elif message.type == "ack":
             ack = json.loads(message.body)
