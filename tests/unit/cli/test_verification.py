@@ -51,7 +51,9 @@ def driver_of(nodes: Nodes, name: str) -> Driver:
 
 
 def meddle(nodes: Nodes, name: str, statement: str) -> None:
-    connection: sqlite3.Connection = driver_of(nodes, name).store.records._connection
+    records = driver_of(nodes, name).store.records
+    records.settle()  # There must be something to meddle with.
+    connection: sqlite3.Connection = records._connection
     connection.execute(statement)
 
 
