@@ -37,6 +37,8 @@ _TURNS_TO_CALL: Final = 3
 # A first attempt that begins any later would, as likely as not, only turn a clear "not stored"
 # into an "unknown".
 _LAST_ATTEMPT_S: Final = 0.2
+# Deadlines that come one after the other share an alarm: each looks at all calls.
+_ALARM_INTERVAL_S: Final = 0.02
 _WAITING_MAX: Final = 10_000
 _WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 
@@ -182,9 +184,11 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         for call in self._waiting:
             if call.deadline <= now:
                 call.fail(TimeoutError())
+        # They count as waiting no more, so they must not be kept either, behind one that goes on.
+        self._queue = deque(call for call in self._queue if not call.answer.done())
         left = [call.deadline for call in self._waiting if call.deadline > now]
         if left:
-            self._set_alarm(min(left))
+            self._set_alarm(max(min(left), now + _ALARM_INTERVAL_S))
 
     async def _work(self) -> None:
         failures = 0

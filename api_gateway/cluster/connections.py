@@ -55,8 +55,14 @@ class Connections:
             NoAnswerError: It broke, or what came is no answer. The replica may have acted.
         """
         parts = urlsplit(url)
-        address = (parts.hostname or "", parts.port or 80)
-        connection = await self._connection(address)
+        try:
+            address = (parts.hostname or "", parts.port or 80)
+            connection = await self._connection(address)
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # TimeoutError is the former, UnicodeError the latter.
+            raise NothingDoneError(f"no connection to {url}") from error
         try:
             reply = await connection.ask(
                 b"POST %b HTTP/1.1\r\nHost: %b\r\n%bContent-Length: %d\r\n\r\n"
@@ -84,13 +90,10 @@ class Connections:
             connection = idle.pop()  # The one that was used last is the likeliest to be open.
             if not connection.closed:
                 return connection
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._all), *address
-                )
-        except OSError as error:  # TimeoutError is one, too.
-            raise NothingDoneError(f"no connection to {address}") from error
+        async with asyncio.timeout(_CONNECT_S):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: _Connection(self._all), *address
+            )
         return connection
 
     def close(self) -> None:
@@ -135,6 +138,8 @@ class _Connection(asyncio.Protocol):
         Raises:
             NoAnswerError: As `Connections.post`.
         """
+        if self.closed:
+            raise NoAnswerError("the connection broke")
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines((head, body))
         try:
@@ -143,6 +148,9 @@ class _Connection(asyncio.Protocol):
             self._answer = None
 
     def data_received(self, data: bytes) -> None:
+        if self._answer is None or self._answer.done():
+            self._fail("more came than was asked for")
+            return
         self._received += data
         try:
             if self._length is None:
@@ -152,7 +160,7 @@ class _Connection(asyncio.Protocol):
             return
         if self._length is None or len(self._received) < self._length:
             return
-        if self._answer is None or self._answer.done() or len(self._received) > self._length:
+        if len(self._received) > self._length:
             self._fail("more came than was asked for")
             return
         self._answer.set_result(Reply(self._status, self._headers, bytes(self._received)))

@@ -12,6 +12,7 @@ from replicad.core.query import Refused, decode_query
 from replicad.errors import (
     CorruptLogError,
     DiskFailedError,
+    DiskFullError,
     MalformedQueryError,
     QueryRefusedError,
     RecordsDamagedError,
@@ -54,7 +55,7 @@ class HttpQueries:
         except QueryRefusedError as refused:
             told: Json = {"refused": refused.reason, "fields": refused.fields}
             found = Answer(driver.store.records.applied.index, orjson.dumps(told))
-        except (QueriesBusyError, DiskFailedError) as error:
+        except (QueriesBusyError, DiskFailedError, DiskFullError) as error:
             # What the disk does to whoever only reads is no reason to end this replica.
             raise _unavailable(error) from error
         return self._json(driver, found.body, found.reflected)

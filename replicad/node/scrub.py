@@ -22,6 +22,7 @@ from replicad.core.effects import Level
 from replicad.core.entry import split_lines
 from replicad.errors import (
     CorruptLogError,
+    DiskFullError,
     RecordsDamagedError,
     SnapshotDamagedError,
     WorkerFailedError,
@@ -101,7 +102,7 @@ class Scrub:
         try:
             try:
                 await self._check_snapshots()
-            except (SnapshotDamagedError, WorkerFailedError) as error:
+            except (SnapshotDamagedError, WorkerFailedError, DiskFullError) as error:
                 self._sync_log.write(Level.ERROR, "snapshot not checked", {"error": str(error)})
             except RecordsDamagedError as error:
                 self._mend_records(error)
@@ -154,6 +155,8 @@ class Scrub:
         except RecordsDamagedError as error:
             self._mend_records(error)
             return 0
+        except DiskFullError:
+            return 0  # No room to write what is only in memory yet; the next pass compares it.
         return len(wrong)
 
     def _mend_records(self, error: RecordsDamagedError) -> None:

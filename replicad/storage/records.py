@@ -323,12 +323,14 @@ class Records:
 
     def count(self, collection: str) -> int:
         """How many live records the collection holds."""
-        self.settle()
+        number = self._numbers.get(collection)
+        if number is None:
+            return 0
         with typed_errors(self._path):
             row = self._connection.execute(
-                "SELECT records FROM collections WHERE name = ?", (collection,)
+                "SELECT records FROM collections WHERE number = ?", (number,)
             ).fetchone()
-        return int(row[0]) if row else 0
+        return (int(row[0]) if row else 0) + self._fresh.counts[number]
 
     def versions_of(
         self, collection: str, key: str, *, after: int = 0, limit: int, bytes_max: int

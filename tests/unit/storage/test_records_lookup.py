@@ -189,14 +189,19 @@ def test_definitions_count_at_once(records: Records, log: LogBuilder) -> None:
     assert not records.indexes.idle
 
 
+def test_what_was_taken_is_counted(records: Records, log: LogBuilder) -> None:
+    """Without being written: a leader counts while it judges, room or no room."""
+    take(records, log, log.inserts(1))
+    assert records.count("forms") == 1
+    definition = delete_of("forms", request="d", collection=DEFINITIONS)
+    assert records.lookup([definition])[0].records == 1
+    assert records.settled.index == 0
+
+
 @pytest.mark.parametrize(
     "finds",
     [
         lambda records: scan_all(records, upto=1),
-        lambda records: records.count("forms"),
-        lambda records: (
-            records.lookup([delete_of("forms", request="d", collection=DEFINITIONS)])[0].records
-        ),
         lambda records: records.versions_of("forms", "1", limit=9, bytes_max=99),
         lambda records: records.version_at("forms", "1", 1),
         lambda records: records.written_by("r-forms-1"),
@@ -239,4 +244,5 @@ def test_without_room_it_is_still_taken(tiny_disk: Path, monkeypatch: pytest.Mon
     assert records.applied == log.index.last_point
     assert records.settled.index == 0
     assert values(records, "forms", "99") != [None]
+    assert records.count("forms") == 100
     records.close()

@@ -124,6 +124,18 @@ async def test_nothing_is_sent_while_nobody_leads(
     assert echo.batches == [["b"]]
 
 
+async def test_what_has_ended_is_not_kept_behind_what_goes_on(
+    coalescer: Coalescer[str, str], watch: ClusterWatch
+) -> None:
+    watch.on_view(view(None, "n1"))
+    patient = run(coalescer, "a")
+    with pytest.raises(TimeoutError):
+        await run(coalescer, "b", "c", seconds=0.1)
+    assert [call.payload for call in coalescer._queue] == ["a"]
+    watch.on_view(view("n1", "n1"))
+    assert await patient == ["A"]
+
+
 @pytest.mark.parametrize(("limit", "value"), [("_WAITING_MAX", 2), ("_WAITING_BYTES_MAX", 2)])
 async def test_too_many_at_once_are_refused(
     coalescer: Coalescer[str, str],

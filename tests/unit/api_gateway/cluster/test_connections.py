@@ -165,3 +165,21 @@ async def test_only_some_are_kept(
 async def test_nobody_listens(connections: Connections, peer: Peer) -> None:
     with pytest.raises(NothingDoneError):
         await connections.post("http://127.0.0.1:1", "/", {}, b"")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:port", "http://" + "x" * 64 + "." + "y"])
+async def test_an_address_that_is_none(connections: Connections, url: str) -> None:
+    with pytest.raises(NothingDoneError):
+        await connections.post(url, "/", {}, b"")
+
+
+async def test_what_nobody_asked_for_is_no_answer_to_the_next_request(
+    connections: Connections, peer: Peer
+) -> None:
+    peer.pieces.append(OK)
+    await post(connections, peer)
+    peer.writers[0].write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
+    await eventually(lambda: not connections._all)
+    peer.pieces.append(OK)
+    assert (await post(connections, peer)).body == b"ok"
+    assert peer.connections == 2
