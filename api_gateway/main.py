@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from api_gateway.web.limits import DEFAULT_LIMITS, Limits
 from replicad.coordination.port import View
 from replicad.coordination.zookeeper import ZooKeeperCoordinator
 from replicad.errors import CoordinationError
+from replicad.garbage import settle_collector
 
 _RECONNECT_S: Final = 0.5
-_GC_THRESHOLDS: Final = (10_000, 20, 50)
 
 _log = structlog.get_logger(__name__)
 
@@ -92,17 +91,6 @@ class PatientViews:
             await self._coordinator.stop()
 
 
-def _settle_memory() -> None:
-    """Let the garbage collector leave alone what lives as long as the process.
-
-    Requests make many objects and hardly any cycles: looking for them less often costs some
-    megabytes, and looking through all code and schemas each time would cost a pause.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-
-
 async def _run(settings: GatewaySettings) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -116,7 +104,7 @@ async def _run(settings: GatewaySettings) -> None:
         limits=settings.limits,
         cors_origins=settings.cors_origins,
     )
-    _settle_memory()
+    settle_collector()
     _log.info("gateway_started", cluster=settings.cluster, host=settings.host, port=settings.port)
     stopping = asyncio.create_task(stopped.wait())
     ends: set[asyncio.Future[Any]] = {stopping, views.failed}

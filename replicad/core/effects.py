@@ -49,7 +49,10 @@ class TruncateLog:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Apply committed entries up to `index` to the record store."""
+    """Apply committed entries up to `index` to the record store, before anybody looks into it.
+
+    It may be put off until then: nothing in this list waits for it.
+    """
 
     index: int
 

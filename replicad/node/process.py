@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import secrets
 import signal
 from contextlib import suppress
@@ -14,13 +13,12 @@ import uvloop
 from replicad.broker.rabbitmq import RabbitBroker
 from replicad.coordination.zookeeper import ZooKeeperCoordinator
 from replicad.errors import CorruptLogError, RecordsDamagedError
+from replicad.garbage import settle_collector
 from replicad.node.daemon import LEAVE_S, SHUTDOWN_S, Node, NodeSettings
 from replicad.node.watchdog import Watchdog
 
 # What is damaged again so soon is not repaired again without an operator.
 _RESTART_S: Final = 60.0
-# What lives long was there when the replica started; what a write makes is gone with its answer.
-_GC_THRESHOLDS: Final = (10_000, 20, 50)
 
 
 def run_node(settings: NodeSettings) -> None:
@@ -67,9 +65,7 @@ async def _run_once(settings: NodeSettings, told_to_end: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal)
     await node.start()
     watchdog.start()  # Not before: recovering a log takes as long as it takes.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    settle_collector()
     try:
         if not node.ended.is_set():
             node.end_with(broker.failed)
