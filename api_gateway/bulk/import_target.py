@@ -15,6 +15,7 @@ from api_gateway.errors import (
     InvalidRecordError,
     InvalidRequestError,
     RejectedError,
+    RequestError,
     UnavailableError,
 )
 from api_gateway.idempotency import new_key
@@ -71,23 +72,25 @@ class CollectionTarget:
     def check_again(self, value: bytes) -> Checked:
         """As in Target."""
         try:
-            text = parse_object(value)
+            document, canonical = parse_object(value)
         except InvalidJsonError as error:
             return Checked(None, why=error)
-        told = text.document.get(self._definition.key)
-        key = told if is_id(told) else None
-        if len(text.canonical) > RECORD_BYTES_MAX:
-            return Checked(key, why=too_long())
+        why: RequestError
         try:
-            return Checked(self._definition.check(text.document), text.canonical)
+            key = self._definition.check(document)
+            if len(canonical) <= RECORD_BYTES_MAX:
+                return Checked(key, canonical)
+            why = too_long()
         except InvalidRecordError as error:
-            return Checked(key, why=error)
+            why = error
+        told = document.get(self._definition.key)
+        return Checked(told if is_id(told) else None, why=why)
 
     async def insert(self, records: Sequence[tuple[str, bytes]], version: int) -> Inserted:
         """As in Target."""
         name = self._definition.name
         request, fingerprint = new_key(), fingerprint_of(name, records)
-        operations = tuple(Operation(key, value, Wanted.ABSENT) for key, value in records)
+        operations = tuple([Operation(key, value, Wanted.ABSENT) for key, value in records])
         clock = asyncio.get_running_loop().time
         deadline = clock() + PATIENCE_S
         while True:

@@ -15,14 +15,16 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Final, Protocol, assert_never
+from typing import Any, Final, NamedTuple, Protocol, assert_never
 
 from api_gateway.bulk.record_lines import Piece
 from api_gateway.errors import InvalidRequestError, OutcomeUnknownError, RequestError
+from replicad.core.write import OPERATIONS_MAX
 
 Pieces = AsyncGenerator[Iterable[Piece], None]
 
-GROUP_RECORDS_MAX: Final = 500
+# What a group costs whatever it holds weighs twice as much with half as many.
+GROUP_RECORDS_MAX: Final = OPERATIONS_MAX
 _GROUP_BYTES_MAX: Final = 512 * 1024
 WINDOW_GROUPS: Final = 8
 # Of one group at a time, so that imports leave room for others at the coalescer.
@@ -60,8 +62,7 @@ class Inserted(Enum):
     REDEFINED = "redefined"
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """What a piece of the stream holds.
 
     Attributes:
@@ -125,10 +126,6 @@ class Line:
         self.key, self.value, self.why = checked.key, checked.value, checked.why
         self.status = None if checked.why is None else Status.INVALID
 
-    def record(self) -> tuple[str, bytes]:
-        """Id and bytes of a valid one."""
-        return self.key or "", self.value
-
 
 @dataclass(frozen=True, slots=True)
 class BrokenOff:
@@ -148,6 +145,7 @@ class _Group:
         lines: In the stream's order.
         keys: Of the records to store, no two of which have the same.
         size: Of these records in bytes.
+        is_full: Whether it is to have no more lines.
         version: Of the definition by which they were checked.
         failure: Why some of them could not be stored.
     """
@@ -156,17 +154,15 @@ class _Group:
     lines: list[Line] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     size: int = 0
+    is_full: bool = False
     failure: RequestError | None = None
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.lines) >= GROUP_RECORDS_MAX or self.size >= _GROUP_BYTES_MAX
 
     def add(self, line: Line) -> None:
         self.lines.append(line)
         if line.status is None and line.key is not None:
             self.keys.add(line.key)
             self.size += len(line.value)
+        self.is_full = len(self.lines) >= GROUP_RECORDS_MAX or self.size >= _GROUP_BYTES_MAX
 
     def open_lines(self) -> list[Line]:
         return [line for line in self.lines if line.status is None]
@@ -178,13 +174,14 @@ class _Slices:
     def __init__(self) -> None:
         self._records = self._bytes = 0
 
-    async def after(self, size: int) -> None:
-        """A record of `size` bytes was checked: pause if that is enough for one turn."""
+    def is_full(self, size: int) -> bool:
+        """A record of `size` bytes was checked: whether that is enough for one turn."""
         self._records += 1
         self._bytes += size
-        if self._records >= _SLICE_RECORDS or self._bytes >= _SLICE_BYTES:
-            self._records = self._bytes = 0
-            await asyncio.sleep(0)
+        if self._records < _SLICE_RECORDS and self._bytes < _SLICE_BYTES:
+            return False
+        self._records = self._bytes = 0
+        return True
 
 
 class Import:
@@ -272,26 +269,26 @@ class Import:
                         yield group
                         group = _Group(self._target.version)
                     group.add(line)
-                    await slices.after(len(piece.data or b""))
+                    if slices.is_full(len(piece.data or b"")):
+                        await asyncio.sleep(0)
                 reading = asyncio.create_task(anext(pieces, None))
         finally:
             await _end(reading)
             await pieces.aclose()
 
     def _check(self, piece: Piece) -> Line:
-        line = Line(piece.line, None, b"")
-        if piece.data is None:
-            line.judge(Checked(None, why=too_long()))
-        else:
-            line.judge(self._target.check(piece.data))
-        return line
+        number, data = piece
+        checked = Checked(None, why=too_long()) if data is None else self._target.check(data)
+        key, value, why = checked
+        return Line(number, key, value, None if why is None else Status.INVALID, why)
 
     async def _check_again(self, lines: Sequence[Line]) -> None:
         slices = _Slices()
         for line in lines:
             size = len(line.value)
             line.judge(self._target.check_again(line.value))
-            await slices.after(size)
+            if slices.is_full(size):
+                await asyncio.sleep(0)
 
     async def _store(self, group: _Group, earlier: Sequence[asyncio.Task[None]]) -> None:
         if earlier:
@@ -312,7 +309,8 @@ class Import:
     async def _insert_all(self, lines: Sequence[Line], version: int) -> None:
         """One try with all lines at once. Those that stay open are to be tried otherwise."""
         try:
-            inserted = await self._target.insert([line.record() for line in lines], version)
+            records = [(line.key or "", line.value) for line in lines]
+            inserted = await self._target.insert(records, version)
         except OutcomeUnknownError:
             _mark(lines, Status.UNKNOWN)
             raise
@@ -338,7 +336,7 @@ class Import:
         self, lines: Sequence[Line], version: int
     ) -> Sequence[Inserted | BaseException]:
         outcomes = await asyncio.gather(
-            *(self._target.insert([line.record()], version) for line in lines),
+            *(self._target.insert([(line.key or "", line.value)], version) for line in lines),
             return_exceptions=True,
         )
         failures: list[BaseException] = []

@@ -155,10 +155,13 @@ class _Lines:
         return len(self._held)
 
     def feed(self, chunk: bytes) -> Iterator[Piece]:
-        *whole, rest = chunk.split(b"\n")
-        for part in whole:
-            self._hold(part)
+        *ended, rest = chunk.split(b"\n")
+        if ended:
+            self._hold(ended[0])
             yield self._cut()
+        for part in ended[1:]:
+            yield Piece(self._line, part if len(part) <= RECORD_BYTES_MAX else None)
+            self._line += 1
         self._hold(rest)
 
     def end(self) -> Iterator[Piece]:
@@ -184,7 +187,8 @@ class _Lines:
 
 
 def _is_filled(piece: Piece) -> bool:
-    return piece.data is None or (piece.data != b"" and not piece.data.isspace())
+    _, data = piece
+    return data is None or data.strip() != b""
 
 
 def _closes(data: bytes) -> bool:

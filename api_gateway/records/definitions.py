@@ -102,23 +102,26 @@ class Definition:
         Raises:
             InvalidRecordError: It breaks the schema, or its key is missing or another one.
         """
-        errors = self.errors_of(document)
         own: str = document.get(self.key, "")
-        if not errors and key is not None and own != key:
+        if is_id(own) and key in (None, own) and self._accepts(document):
+            return own
+        errors = self.errors_of(document)
+        if not errors:
             errors = [
                 self._bad_key(
                     "must be the id under which the record is stored.",
                     "debe ser el id con el que se guarda el registro.",
                 )
             ]
-        if errors:
-            where, what = errors[0]["path"] or "/", errors[0]["message"]
-            raise InvalidRecordError(
-                f"The record is not as its collection wants it. {where}: {what.english}",
-                f"El registro no es como su colección lo pide. {where}: {what.spanish}",
-                extensions={"errors": errors},
-            )
-        return own
+        where, what = errors[0]["path"] or "/", errors[0]["message"]
+        raise InvalidRecordError(
+            f"The record is not as its collection wants it. {where}: {what.english}",
+            f"El registro no es como su colección lo pide. {where}: {what.spanish}",
+            extensions={"errors": errors},
+        )
+
+    def _accepts(self, document: dict[str, Any]) -> bool:
+        return self.validator is None or self.validator.accepts(document)
 
     def _bad_key(self, english: str, spanish: str) -> Finding:
         return Finding(path=pointer_to([self.key]), message=Phrase(english, spanish))

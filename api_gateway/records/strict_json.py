@@ -156,6 +156,8 @@ def _without_strings(text: bytes) -> bytes:
 
 
 def _is_deeper(body: bytes, depth_max: int) -> bool:
+    if body.find(b"[") < 0 and body.find(b"{", 1) < 0:
+        return False  # As most are.
     if body.count(b"{") + body.count(b"[") <= depth_max:
         return False
     brackets = inner = _brackets_of(body)

@@ -253,12 +253,16 @@ async def _answers(
                 problem = each.why.problem.describe(language, detail, each.why.extensions)
                 yield encode({"error": problem}, language) + b"\n"
             else:
-                tally.update(line.status for line in each if line.status is not None)
+                tally.update([line.status for line in each if line.status is not None])
                 yield b"".join([_encode(line, language) for line in each])
     yield orjson.dumps({"tally": {status.value: tally[status] for status in Status}}) + b"\n"
 
 
 def _encode(line: Line, language: Language) -> bytes:
+    if line.status is Status.STORED and line.key is not None:  # An id needs no escapes.
+        return b'{"line":%d,"id":"%b","status":"stored","reason":null}\n' % (
+            *(line.number, line.key.encode()),
+        )
     reason = None
     match line.status:
         case Status.INVALID if line.why is not None:

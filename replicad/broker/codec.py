@@ -19,7 +19,7 @@ and no digest has to survive a decoding and an encoding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from pamqp.commands import Basic
@@ -57,11 +57,11 @@ def encode(message: Message) -> Content:
             fields = orjson.dumps(_append_fields(message))
             return Content("append", _NDJSON, fields, message.lines)
         case Ack():
-            matched = {**_point_fields(message.matched), "round": message.round}
-            return _plain("ack", _body(message, matched))
+            return _plain("ack", orjson.dumps(_ack_fields(message)))
         case Fetch():
-            points = {"points": [_point_fields(point) for point in message.points]}
-            return _plain("fetch", _body(message, points))
+            own = {"epoch": message.epoch, "node": message.node, "disk_id": message.disk_id}
+            points = [_point_fields(point) for point in message.points]
+            return _plain("fetch", orjson.dumps({**own, "points": points}))
         case Reject():
             return _plain("reject", orjson.dumps(message))
         case Echo():
@@ -114,11 +114,6 @@ def _parse(text: bytes) -> _Fields:
     return _object(fields)
 
 
-def _body(message: Ack | Fetch, more: Mapping[str, object]) -> bytes:
-    fields = {"epoch": message.epoch, "node": message.node, "disk_id": message.disk_id}
-    return orjson.dumps({**fields, **more})
-
-
 def _append_fields(append: Append) -> dict[str, int | str | dict[str, int]]:
     return {
         "epoch": append.epoch,
@@ -135,40 +130,87 @@ def _append_fields(append: Append) -> dict[str, int | str | dict[str, int]]:
     }
 
 
+def _ack_fields(ack: Ack) -> dict[str, int | str]:
+    return {
+        "epoch": ack.epoch,
+        "node": ack.node,
+        "disk_id": ack.disk_id,
+        "index": ack.matched.index,
+        "digest": ack.matched.digest.hex(),
+        "round": ack.round,
+    }
+
+
 def _point_fields(point: Point) -> dict[str, int | str]:
     return {"index": point.index, "digest": point.digest.hex()}
 
 
+class _Shape:
+    """What an object of a kind that comes often must hold: looked at together, not one by one."""
+
+    def __init__(self, counts: tuple[str, ...], texts: tuple[str, ...]) -> None:
+        """At least one of each; more fields do no harm."""
+        self._counts = counts
+        self._texts = texts
+        self._names = counts + texts
+        self._types = (int,) * len(counts) + (str,) * len(texts)
+
+    def read(self, fields: _Fields) -> tuple[Any, ...]:
+        """The counts, then the texts.
+
+        Raises:
+            MalformedMessageError: It names one that is missing or wrong.
+        """
+        values: tuple[Any, ...] = tuple(map(fields.get, self._names))
+        right = tuple(map(type, values)) == self._types
+        if right and min(values[: len(self._counts)]) >= 0 and all(values[len(self._counts) :]):
+            return values
+        counts = [_integer(fields, name) for name in self._counts]
+        return (*counts, *(_text(fields, name) for name in self._texts))
+
+
+_APPEND: Final = _Shape(
+    ("epoch", "previous-index", "count", "commit-index", "last", "round"),
+    ("leader", "incarnation", "previous-digest", "commit-digest"),
+)
+_ACK: Final = _Shape(("epoch", "index", "round"), ("node", "disk_id", "digest"))
+
+
 def _decode_append(fields: _Fields, body: bytes) -> Append:
-    count = _integer(fields, "count")
+    epoch, previous, count, commit, last, round_, *texts = _APPEND.read(fields)
+    leader, incarnation, previous_digest, commit_digest = texts
     # As many newlines as entries, the last one at the end: what the receiver cuts the body by.
     if body.count(b"\n") != count or (body and not body.endswith(b"\n")):
         raise MalformedMessageError(f"the body does not hold {count} lines")
     return Append(
-        epoch=_integer(fields, "epoch"),
-        leader=_text(fields, "leader"),
-        incarnation=_text(fields, "incarnation"),
-        previous=Point(_integer(fields, "previous-index"), _digest(fields, "previous-digest")),
+        epoch=epoch,
+        leader=leader,
+        incarnation=incarnation,
+        previous=Point(previous, _digest("previous-digest", previous_digest)),
         count=count,
         lines=body,
-        commit=Point(_integer(fields, "commit-index"), _digest(fields, "commit-digest")),
-        last=_integer(fields, "last"),
-        round=_integer(fields, "round"),
-        acked=_decode_acked(_object(fields.get("acked"))),
+        commit=Point(commit, _digest("commit-digest", commit_digest)),
+        last=last,
+        round=round_,
+        acked=_decode_acked(fields.get("acked")),
     )
 
 
-def _decode_acked(fields: _Fields) -> dict[str, int]:
-    return {name: _integer(fields, name) for name in fields}
+def _decode_acked(acked: Any) -> dict[str, int]:  # noqa: ANN401
+    rounds: dict[str, int] = _object(acked)
+    if rounds and (set(map(type, rounds.values())) != {int} or min(rounds.values()) < 0):
+        raise MalformedMessageError(f"acked: not counts: {str(acked)[:60]}")
+    return rounds
 
 
 def _decode_ack(fields: _Fields) -> Ack:
+    epoch, index, round_, node, disk_id, digest = _ACK.read(fields)
     return Ack(
-        epoch=_integer(fields, "epoch"),
-        node=_text(fields, "node"),
-        disk_id=_text(fields, "disk_id"),
-        matched=_point(fields),
-        round=_integer(fields, "round"),
+        epoch=epoch,
+        node=node,
+        disk_id=disk_id,
+        matched=Point(index, _digest("digest", digest)),
+        round=round_,
     )
 
 
@@ -230,14 +272,14 @@ _DECODERS: Final[dict[str, Callable[[_Fields], Message]]] = {
 }
 
 
-def _object(value: object) -> _Fields:
+def _object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedMessageError(f"not an object: {str(value)[:60]}")
     return value
 
 
 def _point(fields: _Fields) -> Point:
-    return Point(_integer(fields, "index"), _digest(fields, "digest"))
+    return Point(_integer(fields, "index"), _digest("digest", fields.get("digest")))
 
 
 def _integer(fields: _Fields, name: str) -> int:
@@ -265,12 +307,11 @@ def _flag(fields: _Fields, name: str) -> bool:
 def _text(fields: _Fields, name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value:
-        raise MalformedMessageError(f"{name}: not a name: {str(value)[:60]}")
+        raise MalformedMessageError(f"{name}: not a text: {str(value)[:60]}")
     return value
 
 
-def _digest(fields: _Fields, name: str) -> bytes:
-    value = fields.get(name)
+def _digest(name: str, value: object) -> bytes:
     try:
         digest = bytes.fromhex(value) if isinstance(value, str) else b""
     except ValueError:

@@ -11,6 +11,7 @@ Source: AMQP 0-9-1, sections 2.3.5 and 4.2.3 (frames), 4.2.5 (fields), 4.2.6 (co
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 # Type, channel and length of the payload, which is followed by the octet of _END.
@@ -24,16 +25,18 @@ _PUBLISH: Final = struct.pack(">HHH", 60, 40, 0)
 _DELIVER: Final = struct.pack(">HH", 60, 60)
 # Class, weight, length of the body, and flags: which properties follow.
 _CONTENT: Final = struct.Struct(">HHQH")
+_BODY_BYTES: Final = struct.Struct(">4xQ")
 _LENGTH: Final = struct.Struct(">I")
 # What a table holds of the one header that a replica writes, before its value's length.
 _FIELDS: Final = b"\x06fieldsS"
 # Transient: what is lost is sent again from the log, and must not wait for the broker's disk.
 _TRANSIENT: Final = b"\x01"
 
-# The properties in the order of their flags, from the highest bit on: short strings, but for these.
+# The properties in the order of their flags, from the highest bit on: short strings, but for the
+# headers, a table, and three of fixed size (delivery-mode, priority, timestamp).
 _CONTENT_TYPE, _HEADERS, _MESSAGE_ID, _TYPE, _APP_ID = 0, 2, 8, 10, 12
-_OTHER_LENGTHS: Final = {3: 1, 4: 1, 9: 8}  # delivery-mode, priority, timestamp
-_FLAGS: Final = tuple((number, 0x8000 >> number) for number in range(14))
+_TABLE: Final = 0
+_SIZES: Final = {_HEADERS: _TABLE, 3: 1, 4: 1, 9: 8}
 _PLAIN: Final = sum(0x8000 >> n for n in (_CONTENT_TYPE, 3, _MESSAGE_ID, _TYPE, _APP_ID))
 _WITH_FIELDS: Final = _PLAIN | 0x8000 >> _HEADERS
 
@@ -77,16 +80,15 @@ class Publishing:
         method = self._methods.get(routing_key)
         if method is None:
             payload = b"".join((_PUBLISH, short(self._exchange), short(routing_key), b"\x00"))
-            method = self._methods[routing_key] = self._frame(_METHOD, payload)
+            method = self._methods[routing_key] = b"".join(self._frame(_METHOD, payload))
         most = self._body_bytes_max
-        start = method + self._frame(_HEADER, header)
-        if len(body) <= most:
-            return start + self._frame(_BODY, body) if body else start
-        parts = (body[at : at + most] for at in range(0, len(body), most))
-        return b"".join((start, *(self._frame(_BODY, part) for part in parts)))
+        frames = self._frame(_HEADER, header)
+        for at in range(0, len(body), most):
+            frames += self._frame(_BODY, body[at : at + most])
+        return b"".join((method, *frames))
 
-    def _frame(self, kind: int, payload: bytes) -> bytes:
-        return b"%b%b\xce" % (_FRAME.pack(kind, self._channel, len(payload)), payload)
+    def _frame(self, kind: int, payload: bytes) -> tuple[bytes, ...]:
+        return _FRAME.pack(kind, self._channel, len(payload)), payload, b"\xce"
 
 
 class Deliveries:
@@ -95,9 +97,9 @@ class Deliveries:
     def __init__(self) -> None:
         """Begin where a frame begins."""
         self._rest = b""
-        self._content = Content("", "", b"", b"")
+        self._header = b""
         self._parts: list[bytes] = []
-        self._missing_bytes = 0
+        self._missing_bytes = -1  # Of a body; below 0 while there is none.
 
     def take(self, data: bytes) -> tuple[list[Content], bytes]:
         """The messages that are complete now, and all bytes that belong to no delivery.
@@ -119,33 +121,30 @@ class Deliveries:
                 others.append(data[at:])
                 at = end
                 break
-            if kind == _BODY:
-                self._add(data[start:stop], taken)
-            elif kind == _HEADER:
-                self._begin(data[start:stop], taken)
+            if kind == _HEADER:
+                self._header, self._parts = data[start:stop], []
+                (self._missing_bytes,) = _BODY_BYTES.unpack_from(data, start)
+            elif kind == _BODY:
+                self._parts.append(data[start:stop])
+                self._missing_bytes -= size
             elif kind != _METHOD or not data.startswith(_DELIVER, start):
                 others.append(data[at : stop + 1])
             at = stop + 1
+            if self._missing_bytes == 0:
+                self._missing_bytes = -1
+                taken.append(_read(self._header, b"".join(self._parts)))
         self._rest = data[at:]
         return taken, b"".join(others)
-
-    def _begin(self, header: bytes, taken: list[Content]) -> None:
-        self._missing_bytes, self._content = _read_header(header)
-        self._parts = []
-        if self._missing_bytes == 0:
-            taken.append(self._content)
-
-    def _add(self, part: bytes, taken: list[Content]) -> None:
-        self._parts.append(part)
-        self._missing_bytes -= len(part)
-        if self._missing_bytes == 0:
-            taken.append(self._content._replace(body=b"".join(self._parts)))
 
 
 def short(text: str) -> bytes:
     """A short string, of at most 255 bytes."""
     encoded = text.encode()
     return bytes([len(encoded)]) + encoded
+
+
+# Of what is the same in many messages.
+_repeated = lru_cache(maxsize=256)(short)
 
 
 def _header(content: Content) -> bytes:
@@ -157,50 +156,51 @@ def _header(content: Content) -> bytes:
     return b"".join(
         (
             _CONTENT.pack(60, 0, len(content.body), _WITH_FIELDS if fields else _PLAIN),
-            short(content.content_type),
+            _repeated(content.content_type),
             table,
             _TRANSIENT,
             short(content.message_id),
-            short(content.type),
-            short(content.app_id),
+            _repeated(content.type),
+            _repeated(content.app_id),
         )
     )
 
 
-def _read_header(header: bytes) -> tuple[int, Content]:
-    """How long the body is, and the message without it."""
-    _, _, body_bytes, flags = _CONTENT.unpack_from(header)
+def _read(header: bytes, body: bytes) -> Content:
     try:
-        found = _read_properties(header, flags)
-        return body_bytes, Content(
+        found = _read_properties(header)
+        return Content(
             type=found.get(_TYPE, b"").decode(),
             content_type=found.get(_CONTENT_TYPE, b"").decode(),
-            fields=_find_fields(found.get(_HEADERS, b"")),
-            body=b"",
+            fields=_find_fields(found[_HEADERS]) if _HEADERS in found else b"",
+            body=body,
             message_id=found.get(_MESSAGE_ID, b"").decode(),
             app_id=found.get(_APP_ID, b"").decode(),
         )
     except (ValueError, IndexError, struct.error):
-        return body_bytes, Content("", "", b"", b"")
+        return Content("", "", b"", body)
 
 
-def _read_properties(header: bytes, flags: int) -> dict[int, bytes]:
+def _read_properties(header: bytes) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     at = _CONTENT.size
-    for number, flag in _FLAGS:
-        if not flags & flag:
-            continue
-        if number == _HEADERS:
-            (size,) = _LENGTH.unpack_from(header, at)
-            at += _LENGTH.size
-        elif number in _OTHER_LENGTHS:
-            size = _OTHER_LENGTHS[number]
-        else:
+    for number, size in _properties_of(header[at - 2 : at]):
+        if size is None:
             size = header[at]
             at += 1
+        elif size == _TABLE:
+            (size,) = _LENGTH.unpack_from(header, at)
+            at += _LENGTH.size
         found[number] = header[at : at + size]
         at += size
     return found
+
+
+@lru_cache(maxsize=256)
+def _properties_of(flags: bytes) -> tuple[tuple[int, int | None], ...]:
+    """The properties that follow, each with its size, None if it is a string."""
+    present = int.from_bytes(flags)
+    return tuple((number, _SIZES.get(number)) for number in range(14) if present & 0x8000 >> number)
 
 
 def _find_fields(table: bytes) -> bytes:

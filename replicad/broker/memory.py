@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from replicad.broker.port import Published
 from replicad.core.feed import LoggedChange
 from replicad.core.messages import Message
 from replicad.errors import BrokerError
@@ -75,12 +76,12 @@ class MemoryBroker:
         """See `Broker.probe`."""
         return self._on_message is not None and not self._exchange.receivers(self, node)
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> int:
+    async def publish(self, changes: Sequence[LoggedChange]) -> Published:
         """See `Broker.publish`."""
         if self._on_message is None:
             raise BrokerError("this broker is not started, or was stopped")
         self._exchange.on_changes(changes)
-        return len(changes)
+        return Published(len(changes), frozenset())
 
     def deliver(self, message: Message) -> None:
         """Hand one message to the node, unless it is gone by now."""

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from replicad.core.feed import LoggedChange
 from replicad.core.messages import Message
+
+
+class Published(NamedTuple):
+    """What became of changes that were to be published.
+
+    Attributes:
+        changes: How many went to the broker; some of them only asked whether anybody wants them.
+        unwanted: Routing keys, `<collection>.<operation>`, of which nobody wants any change that
+            was committed before these were published.
+    """
+
+    changes: int
+    unwanted: frozenset[str]
 
 
 class Broker(Protocol):
@@ -43,15 +56,12 @@ class Broker(Protocol):
             connection was lost. False proves nothing: somebody does, or there was no answer.
         """
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> int:
+    async def publish(self, changes: Sequence[LoggedChange]) -> Published:
         """Give changes to whoever else wants to know of them, in this order.
 
         Returns when the broker has taken charge of all that are wanted. Who says so before a
         change is committed gets it; so all of them must be when this is called. One call at a
         time.
-
-        Returns:
-            How many of them went to the broker.
 
         Raises:
             BrokerError: It may have taken none, some or all of them.

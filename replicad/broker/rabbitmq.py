@@ -26,6 +26,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from replicad.broker.codec import encode
+from replicad.broker.port import Published
 from replicad.broker.rabbitmq_changes import RabbitChanges
 from replicad.broker.rabbitmq_session import Names, RabbitSession, open_session
 from replicad.core.feed import LoggedChange
@@ -94,7 +95,7 @@ class RabbitBroker:
             return False
         return await self._session.probe(node)
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> int:
+    async def publish(self, changes: Sequence[LoggedChange]) -> Published:
         """See `Broker.publish`."""
         if self._task is None or self._task.done():
             raise BrokerError("this broker is not started, or was stopped")

@@ -26,6 +26,7 @@ from aiormq.abc import AbstractChannel, AbstractConnection, ChannelFrame
 
 from replicad.broker.change_frames import ChangeProperties, encode_change, routing_key_of
 from replicad.broker.frames import Publishing
+from replicad.broker.port import Published
 from replicad.broker.rabbitmq_session import Names
 from replicad.broker.rabbitmq_wire import answer, connect
 from replicad.core.feed import LoggedChange
@@ -47,7 +48,7 @@ class RabbitChanges:
         self._stack = AsyncExitStack()
         self._publisher: Publisher | None = None
 
-    async def publish(self, changes: Sequence[LoggedChange]) -> int:
+    async def publish(self, changes: Sequence[LoggedChange]) -> Published:
         """See `Broker.publish`."""
         try:
             if self._publisher is None:
@@ -73,10 +74,8 @@ class RabbitChanges:
         return Publisher(self._names, connection, asking, giving)
 
 
-async def publish_wanted(publisher: Publisher, changes: Iterable[LoggedChange]) -> int:
-    """Publish what is wanted of some changes, in their order, and return how many that were.
-
-    Those count, too, that asked in vain.
+async def publish_wanted(publisher: Publisher, changes: Iterable[LoggedChange]) -> Published:
+    """Publish what is wanted of some changes, in their order.
 
     Raises:
         BrokerError: RabbitMQ may have taken none, some or all of them.
@@ -102,10 +101,10 @@ async def publish_wanted(publisher: Publisher, changes: Iterable[LoggedChange]) 
             continue
         published += 1
     if asking:
-        await publisher.ask(asking)
+        wanted |= await publisher.ask(asking)
     elif giving:
         await publisher.give(giving)
-    return published
+    return Published(published, frozenset(key for key in wanted if not wanted[key]))
 
 
 class Publisher:

@@ -202,9 +202,9 @@ class RabbitSession:
         """Write one message to the socket; the session ends once too much waits for the kernel."""
         if self._overflowed or self._outgoing.is_closing():
             return
-        frames = self._frames.encode(
-            routing_key, content._replace(message_id=self._next_id(), app_id=self._names.node)
-        )
+        kind, content_type, fields, body, *_ = content
+        signed = Content(kind, content_type, fields, body, self._next_id(), self._names.node)
+        frames = self._frames.encode(routing_key, signed)
         self._outgoing.write(frames)
         self._written_bytes += len(frames)
         self._overflowed = self._outgoing.get_write_buffer_size() > WAITING_BYTES_MAX

@@ -77,6 +77,8 @@ class Settings:
 class Context:
     """Shared by the roles of one replica; lives as long as the process.
 
+    Of the step that is taken, `now` is the time in monotonic seconds, and `unix_ms` the wall clock.
+
     Invariants: applied <= commit; applied <= synced <= log.last; epoch never decreases.
     """
 
@@ -104,6 +106,7 @@ class Context:
         self.settings = settings
         self.rng = rng
         self.now = 0.0
+        self.unix_ms = 0
         self.broker_up = False
         self.broker_up_since = 0.0
         self.disk_writable = True
@@ -112,16 +115,12 @@ class Context:
         self.left = False
         self.fetching_snapshot = False
         self._level_at = float("-inf")
-        self._unix_ms = 0
         self._tokens = 0
         self._last_time = last_time
+        self._second = -1
+        self._second_text = ""
         self._effects: list[Effect] = []
         self._reported_at: dict[tuple[str, str], float] = {}
-
-    def begin(self, now: float, unix_ms: int) -> None:
-        """Start a step: `now` is monotonic seconds, `unix_ms` the wall clock."""
-        self.now = now
-        self._unix_ms = unix_ms
 
     def note_level(self, at: float) -> None:
         """What was committed before `at` is applied here."""
@@ -151,7 +150,11 @@ class Context:
 
     def wall_time(self) -> str:
         """The time for new entries; never less than any entry's before."""
-        self._last_time = max(self._last_time, format_time(self._unix_ms))
+        second, ms = divmod(self.unix_ms, 1000)
+        if second != self._second:  # What every batch asks for is formatted once a second.
+            self._second = second
+            self._second_text = format_time(1000 * second).removesuffix("000Z")
+        self._last_time = max(self._last_time, f"{self._second_text}{ms:03d}Z")
         return self._last_time
 
     def note_time(self, time: str) -> None:
@@ -170,7 +173,8 @@ class Context:
         An unsynced entry is not applied even if it is committed by others: the record store may
         never be ahead of what a power cut leaves of the log.
         """
-        self.commit = max(self.commit, index)
+        if index > self.commit:
+            self.commit = index
         ready = min(self.commit, self.synced)
         if ready > self.applied:
             self.applied = ready

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import starmap
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -53,6 +54,10 @@ class Change(NamedTuple):
     operation: str
     key: str
     value: bytes | None
+
+
+BareChange = tuple[str, str, bytes | None]
+"""A Change without names, which is made in a fifth of the time: an import makes millions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ def format_time(unix_ms: int) -> str:
 
 
 def encode_changes(
-    changes: Sequence[Change],
+    changes: Sequence[BareChange],
     *,
     collection: str,
     request: str,
@@ -151,15 +156,14 @@ def encode_changes(
     Returns:
         The line with its newline, and its raw digest.
     """
-    values = [b"null" if change.value is None else change.value for change in changes]
+    values = [b"null" if value is None else value for _, _, value in changes]
     if len(changes) == 1:
         ((operation, key, _),) = changes
         named, listed, value = orjson.dumps(key), b"", values[0]
     else:
         operation, named, value = BATCH, b"null", b"[%b]" % b",".join(values)
         sizes = [
-            (change.operation, change.key, len(each))
-            for change, each in zip(changes, values, strict=True)
+            (done, key, len(value)) for (done, key, _), value in zip(changes, values, strict=True)
         ]
         listed = b'"changes":%b,' % orjson.dumps(sizes)
     return _seal(
@@ -237,7 +241,7 @@ def decode_entry(line: bytes) -> Entry:
     """
     members, value = split_value(line)
     try:
-        changes = changes_of(members, value)
+        changes = tuple(starmap(Change, changes_of(members, value)))
         members.pop("changes", None)
         return Entry(
             changes=changes,
@@ -266,7 +270,7 @@ def split_value(line: bytes) -> tuple[dict[str, Any], bytes]:
     return members, line[at + len(_VALUE) : -_TAIL_BYTES]
 
 
-def changes_of(members: Mapping[str, Any], value: bytes) -> tuple[Change, ...]:
+def changes_of(members: Mapping[str, Any], value: bytes) -> tuple[BareChange, ...]:
     """What an entry did to records, from what `split_value` gives.
 
     Raises:
@@ -278,15 +282,17 @@ def changes_of(members: Mapping[str, Any], value: bytes) -> tuple[Change, ...]:
             case "epoch":
                 return ()
             case "insert" | "update" as operation:
-                return (Change(operation, members["key"], value),)
+                return ((operation, members["key"], value),)
             case "delete" as operation:
-                return (Change(operation, members["key"], None),)
+                return ((operation, members["key"], None),)
             case "batch":
                 listed = members["changes"]
-                values = cut_values(value, [size for *_, size in listed])
+                values = cut_values(value, [size for _, _, size in listed])
                 return tuple(
-                    Change(_CHANGING[operation], key, None if operation == DELETE else each)
-                    for (operation, key, _), each in zip(listed, values, strict=True)
+                    [
+                        (_CHANGING[operation], key, None if operation == DELETE else each)
+                        for (operation, key, _), each in zip(listed, values, strict=True)
+                    ]
                 )
             case operation:
                 raise ValueError(f"operation {operation!r}")
@@ -300,10 +306,8 @@ def cut_values(array: bytes, sizes: Sequence[int]) -> list[bytes]:
     Raises:
         ValueError: They are other sizes.
     """
-    at, values = 1, []
-    for size in sizes:
-        values.append(array[at : at + size])
-        at += size + 1
+    at = 0
+    values = [array[at + 1 : (at := at + 1 + size)] for size in sizes]
     if b"[%b]" % b",".join(values) != array:
         raise ValueError("the values have other sizes")
     return values

@@ -8,15 +8,19 @@ from typing import Final, NamedTuple
 
 from replicad.core.context import Context
 from replicad.core.effects import (
+    AnswerRead,
+    AnswerWrites,
     AppendLines,
     FetchSnapshot,
     InstallSnapshot,
     Level,
+    Refusal,
     Send,
     SyncLog,
     TruncateLog,
 )
 from replicad.core.entry import decode_head, split_lines, verify_line
+from replicad.core.events import ReadArrived, WritesArrived
 from replicad.core.messages import Ack, Append, Fetch, Leave, Offer, Point
 from replicad.errors import MalformedEntryError
 
@@ -24,11 +28,16 @@ _ACKS_MAX: Final = 1000
 
 
 class _Line(NamedTuple):
-    point: Point
+    at: int
+    digest: bytes
     epoch: int
     time: str
     size: int
     """In bytes, with the newline."""
+
+    @property
+    def point(self) -> Point:
+        return Point(self.at, self.digest)
 
 
 class Follower:
@@ -53,6 +62,15 @@ class Follower:
     def leader_heard_at(self) -> float | None:
         """When the leader of this epoch was last heard; None if it never was."""
         return None if self.leader is None else self.heard_at
+
+    def on_writes(self, arrived: WritesArrived) -> None:
+        """Writes are for the leader."""
+        refused = (Refusal.NOT_LEADER,) * len(arrived.writes)
+        self._context.emit(AnswerWrites(arrived.token, refused, (), {}))
+
+    def on_read(self, arrived: ReadArrived) -> None:
+        """Strong reads are for the leader."""
+        self._context.emit(AnswerRead(arrived.token, confirmed=False))
 
     def on_append(self, append: Append) -> None:
         """Check the chain, take over what is new, ack what is synced. Of this epoch only."""
@@ -170,27 +188,29 @@ class Follower:
         self._commit = min(self._commit, last)
 
     def _take_over(self, append: Append, lines: list[_Line]) -> None:
-        context = self._context
-        known = list(takewhile(lambda line: context.log.holds(line.point), lines))
+        context, log = self._context, self._context.log
+        known: list[_Line] = []
+        if append.previous.index < log.last:
+            known = list(takewhile(lambda line: log.holds(line.point), lines))
         new = lines[len(known) :]
         if new and not context.disk_writable:
             # What room is left is kept for epochs and marks; the rest is fetched again later.
             lines, new = known, []
-        if new and new[0].point.index <= context.log.last and not self._truncate(new[0].point):
+        if new and new[0].at <= log.last and not self._truncate(new[0].point):
             return
         last = lines[-1].point if lines else append.previous
-        if last > self._verified:
+        if last.index > self._verified.index:
             self._verified = last
             self._fetched_at = float("-inf")  # What was asked for has come.
         if not new:
             self.on_synced()
             return
         for line in new:
-            context.log.append(line.epoch, line.size, line.point.digest)
+            log.append(line.epoch, line.size, line.digest)
         context.note_time(new[-1].time)
         # If there is no room these effects fail and what follows in the step is skipped: only
         # asking for more may follow, since it will be asked for again.
-        context.emit(AppendLines(new[0].point.index, append.lines[sum(k.size for k in known) :]))
+        context.emit(AppendLines(new[0].at, append.lines[sum(k.size for k in known) :]))
         context.emit(SyncLog())
 
     def _truncate(self, leaders: Point) -> bool:
@@ -285,14 +305,14 @@ def _check(append: Append) -> list[_Line]:
         MalformedEntryError: They do not.
     """
     lines: list[_Line] = []
-    previous = append.previous
+    at, digest = append.previous.index, append.previous.digest
     for text in split_lines(append.lines):
-        digest = verify_line(text, previous.digest)
+        digest = verify_line(text, digest)
         index, epoch, time, _ = decode_head(text)
-        if index != previous.index + 1 or epoch > append.epoch:
-            raise MalformedEntryError(f"entry {index} of epoch {epoch} after {previous.index}")
-        previous = Point(index, digest)
-        lines.append(_Line(previous, epoch, time, len(text) + 1))
+        if index != at + 1 or epoch > append.epoch:
+            raise MalformedEntryError(f"entry {index} of epoch {epoch} after {at}")
+        at = index
+        lines.append(_Line(at, digest, epoch, time, len(text) + 1))
     if len(lines) != append.count:
         raise MalformedEntryError(f"{len(lines)} entries where {append.count} were announced")
     return lines

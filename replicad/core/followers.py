@@ -51,7 +51,10 @@ class _Sent(NamedTuple):
 
 
 class Followers:
-    """Progress of every follower that was in the ISR at the start or has acked since."""
+    """Progress of every follower that was in the ISR at the start or has acked since.
+
+    So of every other member of the effective ISR: who joins has acked before.
+    """
 
     def __init__(self, settings: Settings, isr: tuple[Disk, ...], now: float) -> None:
         """Members of the ISR get the benefit of the doubt for a while."""
@@ -77,8 +80,10 @@ class Followers:
             progress = self.progress[disk] = Progress(0, 0, now, float("-inf"))
         progress.heard_at = now
         progress.gone = False
-        progress.matched = max(progress.matched, ack.matched.index)
-        progress.round = max(progress.round, ack.round)
+        if ack.matched.index > progress.matched:
+            progress.matched = ack.matched.index
+        if ack.round > progress.round:
+            progress.round = ack.round
         for sent in reversed(self._sent):
             if sent.round <= progress.round:
                 progress.confirmed_at = max(progress.confirmed_at, sent.at)
@@ -121,11 +126,6 @@ class Followers:
             return True
         return self._proof_at - progress.fresh_at > self._settings.lag_max_s
 
-    def confirmed_at(self, disk: Disk) -> float:
-        """When the newest message was sent with which the disk has confirmed the epoch."""
-        progress = self.progress.get(disk)
-        return progress.confirmed_at if progress else float("-inf")
-
     def heard_at(self, disk: Disk) -> float:
         """When the disk's last message came."""
         progress = self.progress.get(disk)
@@ -139,7 +139,8 @@ class Followers:
         """The newest round that each follower has acked, by name."""
         rounds: dict[str, int] = {}
         for disk, progress in self.progress.items():
-            rounds[disk.node] = max(progress.round, rounds.get(disk.node, 0))
+            if progress.round >= rounds.get(disk.node, 0):
+                rounds[disk.node] = progress.round
         return rounds
 
     def matched(self, disk: Disk) -> int:
@@ -147,11 +148,6 @@ class Followers:
         progress = self.progress.get(disk)
         return progress.matched if progress else 0
 
-    def round(self, disk: Disk) -> int:
-        """The newest round the disk has confirmed; 0 if none."""
-        progress = self.progress.get(disk)
-        return progress.round if progress else 0
-
-    def holders(self, index: int) -> tuple[str, ...]:
+    def holders(self, index: int) -> set[str]:
         """Names of the followers whose disks hold the entry at `index`."""
-        return tuple(disk.node for disk, p in self.progress.items() if p.matched >= index)
+        return {disk.node for disk, p in self.progress.items() if p.matched >= index}

@@ -17,7 +17,12 @@ from replicad.core.events import Outcome, ProposalFinished
 
 
 class InSyncSet:
-    """The leader's view of the ISR for the length of one epoch."""
+    """The leader's view of the ISR for the length of one epoch.
+
+    Attributes:
+        effective: Whose acks a commit needs.
+        others: The same without this replica itself.
+    """
 
     def __init__(self, context: Context, state: ClusterState, version: int) -> None:
         """`state` names this replica as leader; `version` is the state's."""
@@ -29,7 +34,7 @@ class InSyncSet:
         self._joining: dict[Disk, float] = {}
         self._rejoin_at: dict[Disk, float] = {}
         self._retry_at = 0.0
-        self.effective: tuple[Disk, ...] = state.isr
+        self._recompute()
 
     @property
     def may_propose(self) -> bool:
@@ -134,9 +139,14 @@ class InSyncSet:
         self._context.emit(Propose(state, self.version))
 
     def _recompute(self) -> None:
+        self.effective = self._counted()
+        me = self._context.me.disk
+        self.others = tuple(disk for disk in self.effective if disk != me)
+
+    def _counted(self) -> tuple[Disk, ...]:
         # A dict keeps the order of insertion; the iteration order of a set would vary.
         members = dict.fromkeys(self.confirmed.isr)
         for state in self._in_doubt:
             members.update(dict.fromkeys(state.isr))
         members.update(dict.fromkeys(self._joining))
-        self.effective = tuple(members)
+        return tuple(members)

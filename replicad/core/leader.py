@@ -8,6 +8,8 @@ applied by then, so that only this epoch's own entries can be pending.
 
 from __future__ import annotations
 
+from typing import Final
+
 from replicad.core.attempts import REMEMBERED_S, Attempt, RejectedAttempts
 from replicad.core.cluster import ClusterState, Disk
 from replicad.core.context import Context
@@ -48,6 +50,9 @@ from replicad.core.waiting import Waiting, WaitingRoom
 from replicad.core.write import WriteRequest
 from replicad.errors import require
 
+_NOTHING_NEW: Final = (Earlier, Rejected)
+"""Outcomes of a write for which nothing is appended."""
+
 
 class Leader:
     """Leads one epoch. Discarded when deposed."""
@@ -58,7 +63,7 @@ class Leader:
         """Open the epoch that `state` names; this replica has persisted it."""
         self._context = context
         self.isr = InSyncSet(context, state, version)
-        self.followers = Followers(context.settings, self._others(state.isr), context.now)
+        self.followers = Followers(context.settings, self.isr.others, context.now)
         self._membership = Membership(context, self.isr, self.followers)
         self._rounds = Rounds(context)
         self.transfer = Transfer(context, self.isr, self.followers)
@@ -114,9 +119,12 @@ class Leader:
         return waited >= context.settings.resign_after_s and self._enough_present()
 
     def _enough_present(self) -> bool:
-        isr = self.isr.confirmed.isr
-        absent = [disk for disk in self._others(isr) if self.followers.lags(disk)]
-        return len(isr) - len(absent) >= self._context.config.min_in_sync
+        isr, me = self.isr.confirmed.isr, self._context.me.disk
+        present = 0
+        for disk in isr:
+            if disk == me or not self.followers.lags(disk):
+                present += 1
+        return present >= self._context.config.min_in_sync
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -128,22 +136,25 @@ class Leader:
             context.emit(AnswerWrites(arrived.token, refused, (), {}))
             return
         require(arrived.applied == context.applied, "writes are looked up in the latest state")
-        before, now = context.log.last_point, context.now
+        before = context.log.last_point
         refusal, time = self.refusal(), context.wall_time()
-        decided = [
-            self._decide(write, found, refusal, time)
-            for write, found in zip(arrived.writes, arrived.found, strict=True)
-        ]
-        results = tuple(result for result, _, _ in decided)
-        rejected = tuple(
-            Attempt(write.call, write.attempt)
-            for write, result in zip(arrived.writes, results, strict=True)
-            if isinstance(result, Rejected)
-        )
+        results: list[WriteResult] = []
+        rejected: list[Attempt] = []
+        lines: list[bytes] = []
+        index = 0
+        for write, found in zip(arrived.writes, arrived.found, strict=True):
+            result, at, line = self._decide(write, found, refusal, time)
+            results.append(result)
+            if at > index:
+                index = at
+            if line:
+                lines.append(line)
+            elif isinstance(result, Rejected):
+                rejected.append(Attempt(write.call, write.attempt))
         round_ = self._rounds.current + 1 if rejected else 0
-        index = max((at for _, at, _ in decided), default=0)
-        self._waiting.add(Waiting(arrived.token, results, index, round_, now, rejected))
-        lines = [line for _, _, line in decided if line]
+        self._waiting.add(
+            Waiting(arrived.token, tuple(results), index, round_, context.now, tuple(rejected))
+        )
         if not lines:
             self._settle()
             return
@@ -160,7 +171,7 @@ class Leader:
         if self._rejected.is_late(write):
             return Refusal.NOT_LEADER, 0, b""  # Nobody waits for this attempt any more.
         outcome, at = self._pending.judge(write, found)
-        if not isinstance(outcome, Earlier | Rejected):
+        if not isinstance(outcome, _NOTHING_NEW):
             return (refusal, 0, b"") if refusal else self._append(write, outcome, time)
         if refusal is not None and at > self._context.commit:
             # It may stay pending for long; its companions are not to wait for it.
@@ -174,8 +185,8 @@ class Leader:
     def _append(
         self, write: WriteRequest, changes: Changes, time: str
     ) -> tuple[WriteResult, int, bytes]:
-        context = self._context
-        index = context.log.last + 1
+        context, log = self._context, self._context.log
+        index = log.last + 1
         line, digest = encode_changes(
             changes,
             collection=write.collection,
@@ -185,9 +196,9 @@ class Leader:
             epoch=context.epoch,
             time=time,
             commit=context.commit,
-            previous=context.log.last_point.digest,
+            previous=log.last_digest,
         )
-        context.log.append(context.epoch, len(line), digest)
+        log.append(context.epoch, len(line), digest)
         done = self._pending.add(index, write, changes)
         return Committed(index, context.epoch, digest, done), index, line
 
@@ -292,6 +303,7 @@ class Leader:
         self._dismiss(self._waiting.take_before(context.now - context.settings.give_up_s))
         self._rejected.forget_before(context.now - REMEMBERED_S)
         self._settle()
+        self.note_level()
 
     def on_echo(self, echo: Echo) -> None:
         """The broker carries messages: followers' lag may be judged up to when this was sent."""
@@ -352,6 +364,18 @@ class Leader:
             me.incarnation,
         )
 
+    def note_level(self) -> None:
+        """Find out as of when nothing that was committed is missing here (rule 11).
+
+        Asked for by whoever wants to know, and at every tick, to be remembered after this reign.
+        Nobody who could have been elected since had seen another epoch by the time when the
+        newest message was sent with which every member has confirmed this one.
+        """
+        if self.ready:
+            progress = self.followers.progress
+            confirmed_at = [progress[disk].confirmed_at for disk in self.isr.others]
+            self._context.note_level(min(confirmed_at, default=self._context.now))
+
     def resign(self) -> None:
         """Deposed: tell everyone who waits."""
         self._dismiss(self._waiting.take_all())
@@ -384,7 +408,7 @@ class Leader:
             epoch=context.epoch,
             time=context.wall_time(),
             commit=context.commit,
-            previous=context.log.last_point.digest,
+            previous=context.log.last_digest,
         )
         context.log.append(context.epoch, len(line), digest)
         context.emit(AppendLines(self.first, line))
@@ -418,28 +442,40 @@ class Leader:
 
     def _settle(self) -> None:
         """Commit what every member of the effective ISR holds, and answer who waited for it."""
-        context = self._context
-        others = self._others(self.isr.effective)
-        level = min([context.synced, *(self.followers.matched(disk) for disk in others)])
+        context, progress = self._context, self.followers.progress
+        level = context.synced
+        for disk in self.isr.others:
+            matched = progress[disk].matched
+            if matched < level:
+                level = matched
         if level >= self.first and level > context.commit:
             context.advance_commit(level)
             self._pending.forget_applied(context.applied)
-        if self.ready:
-            # Nobody who could have been elected since had seen another epoch by then.
-            context.note_level(min(map(self.followers.confirmed_at, others), default=context.now))
-        confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
-        round_wanted = self._waiting.highest_round > self._rounds.current
-        if round_wanted and confirmed >= self._rounds.current and self._published:
-            self._send_all(context.log.point(self._published), 0, b"")
-            confirmed = self._rounds.confirmed(self.followers.round(disk) for disk in others)
+        # Most often nobody waits for a round, only for a commit.
+        confirmed = self._confirm() if self._waiting.highest_round else 0
         for waiting in self._waiting.release(context.commit, confirmed):
-            if waiting.results is None:
-                context.emit(AnswerRead(waiting.token, confirmed=True))
-            else:
-                holders = self.followers.holders(waiting.index)
-                acks = tuple(sorted({context.me.node, *holders}))
-                context.emit(AnswerWrites(waiting.token, waiting.results, acks, waiting.timing))
-        self.transfer.advance()
+            self._answer(waiting)
+        if self.transfer.begun:
+            self.transfer.advance()
 
-    def _others(self, isr: tuple[Disk, ...]) -> tuple[Disk, ...]:
-        return tuple(disk for disk in isr if disk != self._context.me.disk)
+    def _confirm(self) -> int:
+        """The newest confirmed round; a new one begins if one is wanted and none is under way."""
+        rounds = self._rounds
+        confirmed = self._confirmed()
+        wanted = self._waiting.highest_round > rounds.current
+        if wanted and confirmed >= rounds.current and self._published:
+            self._send_all(self._context.log.point(self._published), 0, b"")
+            confirmed = self._confirmed()
+        return confirmed
+
+    def _confirmed(self) -> int:
+        progress = self.followers.progress
+        return self._rounds.confirmed([progress[disk].round for disk in self.isr.others])
+
+    def _answer(self, waiting: Waiting) -> None:
+        context = self._context
+        if waiting.results is None:
+            context.emit(AnswerRead(waiting.token, confirmed=True))
+        else:
+            acks = tuple(sorted(self.followers.holders(waiting.index) | {context.me.node}))
+            context.emit(AnswerWrites(waiting.token, waiting.results, acks, waiting.timing))

@@ -34,6 +34,13 @@ class LogIndex:
 
     Invariants: base.index + len(ends) == last; len(digests) == 32 * len(ends); epochs[0] is the
     base's epoch, said to begin at the base, and the others begin after it, in growing order.
+
+    Attributes: for others to read. They are asked for many times in every step.
+        base: What the first entry follows; nothing is known of what lies before it.
+        last: The last entry's index; the base's for an empty log.
+        last_digest: Its raw digest.
+        start: The position of the first entry's first byte.
+        end: The position after the last byte.
     """
 
     def __init__(self, base: Point, base_epoch: int = 0, *, start: int = 0) -> None:
@@ -44,16 +51,11 @@ class LogIndex:
             base_epoch: The epoch of the entry at the base; 0 for a whole log.
             start: The position of its first byte.
         """
-        self._base = base
-        self._start = start
+        self.base, self.start = base, start
+        self.last, self.last_digest, self.end = base.index, base.digest, start
         self._digests = bytearray()
         self._ends = array("Q")
         self._epochs = [EpochStart(base_epoch, base.index)]
-
-    @property
-    def base(self) -> Point:
-        """What the first entry follows; nothing is known of what lies before it."""
-        return self._base
 
     @property
     def base_epoch(self) -> int:
@@ -63,12 +65,7 @@ class LogIndex:
     @property
     def first(self) -> int:
         """The first entry's index, or what it will be in an empty log."""
-        return self._base.index + 1
-
-    @property
-    def last(self) -> int:
-        """The last entry's index; the base's for an empty log."""
-        return self._base.index + len(self._ends)
+        return self.base.index + 1
 
     @property
     def last_epoch(self) -> int:
@@ -78,17 +75,7 @@ class LogIndex:
     @property
     def last_point(self) -> Point:
         """The last entry's index and digest; the base for an empty log."""
-        return self.point(self.last)
-
-    @property
-    def start(self) -> int:
-        """The position of the first entry's first byte."""
-        return self._start
-
-    @property
-    def end(self) -> int:
-        """The position after the last byte."""
-        return self.end_of(self.last)
+        return Point(self.last, self.last_digest)
 
     @property
     def epoch_starts(self) -> tuple[EpochStart, ...]:
@@ -105,15 +92,18 @@ class LogIndex:
         Raises:
             IndexError: It is beyond the end, or lies before the base and is not known.
         """
-        at = index - self._base.index
+        at = index - self.base.index
         if at == 0:
-            return self._base.digest
+            return self.base.digest
         if not 0 < at <= len(self._ends):
             raise IndexError(index)
         return bytes(self._digests[(at - 1) * DIGEST_BYTES : at * DIGEST_BYTES])
 
     def epoch_at(self, index: int) -> int:
         """The epoch of the entry at `index`, base.index <= index <= last."""
+        newest = self._epochs[-1]
+        if index >= newest.first:  # Most often asked for.
+            return newest.epoch
         return self._epochs[bisect_right(self._epochs, index, key=lambda s: s.first) - 1].epoch
 
     def holds(self, point: Point) -> bool:
@@ -122,7 +112,7 @@ class LogIndex:
         Of a point before the base that is not known, whatever its digest.
         """
         return (
-            self._base.index <= point.index <= self.last
+            self.base.index <= point.index <= self.last
             and self.digest_at(point.index) == point.digest
         )
 
@@ -132,30 +122,33 @@ class LogIndex:
         Raises:
             IndexError: It is beyond the end, or lies before the base and is not known.
         """
-        at = index - self._base.index
+        at = index - self.base.index
         if at > 0:
             return self._ends[at - 1]
         if at < 0:
             raise IndexError(index)
-        return self._start
+        return self.start
 
     def append(self, epoch: int, line_bytes: int, digest: bytes) -> None:
         """Add one entry; `line_bytes` counts the newline."""
+        self.last += 1
+        self.last_digest = digest
+        self.end += line_bytes
         if epoch != self._epochs[-1].epoch:
-            self._epochs.append(EpochStart(epoch, self.last + 1))
-        end = (self._ends[-1] if self._ends else self._start) + line_bytes
+            self._epochs.append(EpochStart(epoch, self.last))
         self._digests += digest
-        self._ends.append(end)
+        self._ends.append(self.end)
 
     def extend(self, part: LogPart) -> None:
         """Add many entries at once: a part cut out of a log like this one."""
         self._epochs += part.epochs
         self._digests += part.digests
         self._ends += part.ends
+        self._find_end()
 
     def part(self, first: int, last: int) -> LogPart:
         """What is known of the entries from `first` to `last`."""
-        low, high = first - self.first, last - self._base.index
+        low, high = first - self.first, last - self.base.index
         return LogPart(
             tuple(start for start in self._epochs[1:] if first <= start.first <= last),
             bytes(self._digests[low * DIGEST_BYTES : high * DIGEST_BYTES]),
@@ -171,10 +164,11 @@ class LogIndex:
         del self._ends[at:]
         while self._epochs[-1].first >= first_gone:
             self._epochs.pop()
+        self._find_end()
 
     def rebase(self, index: int) -> None:
         """Forget the entries before `index`, which becomes the base; their memory is given back."""
-        base, start, count = self.point(index), self.end_of(index), index - self._base.index
+        base, start, count = self.point(index), self.end_of(index), index - self.base.index
         epoch = self.epoch_at(index)
         self._epochs = [
             EpochStart(epoch, index),
@@ -183,18 +177,19 @@ class LogIndex:
         # Copies: deleting at the front would keep the memory.
         self._digests = self._digests[count * DIGEST_BYTES :]
         self._ends = self._ends[count:]
-        self._base, self._start = base, start
+        self.base, self.start = base, start
 
     def reset(self, base: Point, base_epoch: int, *, start: int) -> None:
         """Forget everything and begin anew, as the constructor does: a snapshot took its place."""
-        self._base, self._start = base, start
+        self.base, self.start = base, start
         self._digests, self._ends = bytearray(), array("Q")
         self._epochs = [EpochStart(base_epoch, base.index)]
+        self._find_end()
 
     def fit(self, first: int, last: int, bytes_max: int) -> int:
         """The highest index up to which entries from `first` fit into bytes_max; at least one."""
         room = self.end_of(first - 1) + bytes_max
-        return max(first, min(last, self._base.index + bisect_right(self._ends, room)))
+        return max(first, min(last, self.base.index + bisect_right(self._ends, room)))
 
     def points(self) -> tuple[Point, ...]:
         """Points from which a peer finds the last common index, highest first.
@@ -204,9 +199,9 @@ class LogIndex:
         The starts of epochs, where logs part, are among them while there is room. The last one is
         the base.
         """
-        wanted = {self._base.index, self.last}
+        wanted = {self.base.index, self.last}
         step = 1
-        while step < self.last - self._base.index:
+        while step < self.last - self.base.index:
             wanted.add(self.last - step)
             step *= 2
         for start in reversed(self._epochs[1:]):
@@ -214,6 +209,11 @@ class LogIndex:
                 break
             wanted.add(start.first - 1)
         return tuple(self.point(index) for index in sorted(wanted, reverse=True))
+
+    def _find_end(self) -> None:
+        self.last = self.base.index + len(self._ends)
+        self.last_digest = self.digest_at(self.last)
+        self.end = self.end_of(self.last)
 
 
 class LogPart(NamedTuple):

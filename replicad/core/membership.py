@@ -27,9 +27,8 @@ class Membership:
     def tend(self, first: int) -> None:
         """Propose one change if one is due. `first` is the epoch's first index."""
         self._isr.drop_joiners(self._followers.lags)
-        for disk in self._isr.effective:
-            if disk != self._context.me.disk:
-                self._probes.tend(disk.node, self._followers.heard_at(disk))
+        for disk in self._isr.others:
+            self._probes.tend(disk.node, self._followers.heard_at(disk))
         if self._context.now - self._began_at > self._context.settings.lag_max_s:
             self._report_missing()
         lagging = self._lagging()

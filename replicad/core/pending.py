@@ -6,7 +6,7 @@ from collections import Counter, deque
 from typing import NamedTuple
 
 from replicad.core.effects import Reason, Rejected
-from replicad.core.entry import DELETE, DONE, INSERT, UPDATE, Change
+from replicad.core.entry import DELETE, DONE, INSERT, UPDATE, BareChange
 from replicad.core.events import Earlier, Found
 from replicad.core.write import DEFINITIONS, WriteRequest
 
@@ -22,7 +22,7 @@ class _Entry(NamedTuple):
 _Version = tuple[int, int]
 """Since which entry a record has which version; 0 stands for no record."""
 
-Changes = tuple[Change, ...]
+Changes = tuple[BareChange, ...]
 
 
 class Verdict(NamedTuple):
@@ -43,7 +43,7 @@ class PendingWrites:
     def __init__(self) -> None:
         """Nothing is pending."""
         self._entries: deque[_Entry] = deque()
-        self._versions: dict[tuple[str, str], tuple[_Version, ...]] = {}
+        self._versions: dict[str, dict[str, tuple[_Version, ...]]] = {}
         self._requests: dict[str, Earlier] = {}
         self._records: Counter[str] = Counter()
 
@@ -66,28 +66,29 @@ class PendingWrites:
         return self._judge_operations(write, found, at)
 
     def _judge_operations(self, write: WriteRequest, found: Found, rests_on: int) -> Verdict:
-        changes: list[Change] = []
+        changes: list[BareChange] = []
         for operation, known in zip(write.operations, found.versions, strict=True):
-            at, version = self._latest(write.collection, operation.key, known)
+            key, value, _ = operation
+            at, version = self._latest(write.collection, key, known)
             if at > rests_on:
                 rests_on = at  # That the ones before can be done is part of what is told.
             objection = operation.objection(version)
             if objection is not None:
                 rejected = Rejected(Reason(objection.value), len(changes), version)
                 return Verdict(rejected, rests_on)
-            done = DELETE if operation.value is None else UPDATE if version else INSERT
-            changes.append(Change(done, operation.key, operation.value))
+            done = DELETE if value is None else UPDATE if version else INSERT
+            changes.append((done, key, value))
         return Verdict(tuple(changes))
 
     def add(self, index: int, write: WriteRequest, changes: Changes) -> str:
         """The entry at `index` does this; returns what it does as letters of `entry.DONE`."""
         self._entries.append(_Entry(index, write, changes))
-        done = "".join([_CODES[change.operation] for change in changes])
+        done = "".join([_CODES[operation] for operation, _, _ in changes])
         self._requests[write.request] = Earlier(index, write.fingerprint, done)
-        for change in changes:
-            record = write.collection, change.key
-            version = index, 0 if change.value is None else index
-            self._versions[record] = (*self._versions.get(record, ()), version)
+        pending = self._versions.setdefault(write.collection, {})
+        for _, key, value in changes:
+            version = index, 0 if value is None else index
+            pending[key] = (*pending[key], version) if key in pending else (version,)
         self._records[write.collection] += done.count("i") - done.count("d")
         return done
 
@@ -104,8 +105,8 @@ class PendingWrites:
             self._forget(entry, slice(-1))
 
     def _latest(self, collection: str, key: str, applied: int) -> _Version:
-        versions = self._versions.get((collection, key))
-        return versions[-1] if versions else (0, applied)
+        pending = self._versions.get(collection)
+        return pending[key][-1] if pending is not None and key in pending else (0, applied)
 
     def _records_of(self, write: WriteRequest) -> int:
         """How many records are pending of the collections that must be empty for a write."""
@@ -115,8 +116,10 @@ class PendingWrites:
         """Of the versions of its records, keep what is `left`."""
         done = self._requests.pop(entry.write.request).done
         self._records[entry.write.collection] -= done.count("i") - done.count("d")
-        for change in entry.changes:
-            record = entry.write.collection, change.key
-            versions = self._versions.pop(record)[left]
-            if versions:
-                self._versions[record] = versions
+        pending = self._versions[entry.write.collection]
+        for _, key, _ in entry.changes:
+            versions = pending.pop(key)
+            if len(versions) > 1:
+                pending[key] = versions[left]
+        if not pending:
+            del self._versions[entry.write.collection]

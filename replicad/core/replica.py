@@ -13,9 +13,7 @@ from replicad.core.cluster import ClusterState, View
 from replicad.core.context import Context
 from replicad.core.departure import Departure
 from replicad.core.effects import (
-    AnswerRead,
     AnswerTransfer,
-    AnswerWrites,
     Effect,
     Level,
     Refusal,
@@ -116,10 +114,11 @@ class Replica:
         Returns:
             Effects, to be run in list order before the next step.
         """
-        self._context.begin(now, unix_ms)
-        if not self._context.halted:
+        context = self._context
+        context.now, context.unix_ms = now, unix_ms
+        if not context.halted:
             self._dispatch(event)
-        return self._context.finish()
+        return context.finish()
 
     @property
     def leads(self) -> bool:
@@ -155,6 +154,7 @@ class Replica:
         if isinstance(self._role, Leader):
             isr = self._role.isr.confirmed.isr
             refusal = self._role.refusal()
+            self._role.note_level()
             for disk, progress in self._role.followers.progress.items():
                 followers[disk.node] = FollowerStatus(progress.matched, now - progress.heard_at)
         return Status(
@@ -179,8 +179,10 @@ class Replica:
             case LogSynced():
                 self._context.note_synced(event.index)
                 self._role.on_synced()
-            case WritesArrived() | ReadArrived():
-                self._on_request(event)
+            case WritesArrived():
+                self._role.on_writes(event)
+            case ReadArrived():
+                self._role.on_read(event)
             case Tick():
                 self._on_tick()
             case ViewSeen():
@@ -212,20 +214,28 @@ class Replica:
                 assert_never(event)
 
     def _on_message(self, message: Message) -> None:
+        role, is_current = self._role, message.epoch == self._context.epoch
+        leader = role if isinstance(role, Leader) and is_current else None
         match message:
             case Append():
                 self._on_append(message)
+            case Ack() if leader:
+                leader.on_ack(message)
+            case Fetch() if leader:
+                leader.on_fetch(message)
+            case Echo() if leader:
+                leader.on_echo(message)
+            case Leave() if leader:
+                leader.on_leave(message)
+            case Ack() | Fetch() | Echo() | Leave():
+                pass  # An answer to a deposed leader: normal, messages may be late.
             case Reject():
                 self._on_reject(message)
-            case Ack() | Fetch() | Echo() | Leave():
-                if isinstance(self._role, Leader) and message.epoch == self._context.epoch:
-                    _to_leader(self._role, message)
-                # Else an answer to a deposed leader: normal, messages may be late.
             case HandOver():
                 self._on_hand_over(message)
             case Offer():
-                if isinstance(self._role, Follower) and message.epoch == self._context.epoch:
-                    self._role.on_offer(message)
+                if isinstance(role, Follower) and is_current:
+                    role.on_offer(message)
             case _:
                 assert_never(message)
 
@@ -278,18 +288,6 @@ class Replica:
             return
         self._election.note_higher_epoch(reject.epoch)
         self._depose(f"{reject.node} has persisted epoch {reject.epoch}")
-
-    def _on_request(self, request: WritesArrived | ReadArrived) -> None:
-        if isinstance(self._role, Leader):
-            if isinstance(request, WritesArrived):
-                self._role.on_writes(request)
-            else:
-                self._role.on_read(request)
-        elif isinstance(request, WritesArrived):
-            refused = (Refusal.NOT_LEADER,) * len(request.writes)
-            self._context.emit(AnswerWrites(request.token, refused, (), {}))
-        else:
-            self._context.emit(AnswerRead(request.token, confirmed=False))
 
     def _on_tick(self) -> None:
         if isinstance(self._role, Leader):
@@ -392,17 +390,3 @@ class Replica:
         """Who has taken over, which a deposed leader may learn only later."""
         if self._transfer is not None:
             self._transfer.end(leader)
-
-
-def _to_leader(leader: Leader, message: Ack | Fetch | Echo | Leave) -> None:
-    match message:
-        case Ack():
-            leader.on_ack(message)
-        case Fetch():
-            leader.on_fetch(message)
-        case Echo():
-            leader.on_echo(message)
-        case Leave():
-            leader.on_leave(message)
-        case _:
-            assert_never(message)

@@ -17,7 +17,11 @@ from replicad.core.messages import HandOver
 
 
 class Transfer:
-    """One leader's attempt to make another replica lead."""
+    """One leader's attempt to make another replica lead.
+
+    Attributes:
+        begun: Whether there is anything to advance.
+    """
 
     def __init__(self, context: Context, isr: InSyncSet, followers: Followers) -> None:
         """Nobody has asked for it."""
@@ -28,7 +32,7 @@ class Transfer:
         self._until = float("-inf")
         self._invited_at = float("-inf")
         self._invitations = 0
-        self._begun = False
+        self.begun = False
 
     @property
     def active(self) -> bool:
@@ -57,12 +61,13 @@ class Transfer:
             self._begin()
 
     def advance(self) -> None:
-        """Invite a successor once it could take over; give up when time is up."""
+        """Invite a successor once it could take over; give up when time is up. Only if begun."""
         context = self._context
         if not self.active:
             self._give_up()
+            return
         retry_at = self._invited_at + context.settings.hand_over_retry_s
-        if not self.active or context.commit < context.log.last or context.now < retry_at:
+        if context.commit < context.log.last or context.now < retry_at:
             return
         successors = self._successors()
         if successors:
@@ -91,15 +96,14 @@ class Transfer:
     def _begin(self) -> None:
         self._until = self._context.now + self._context.settings.hand_over_s
         self._invited_at = float("-inf")
-        self._begun = True
+        self.begun = True
         self._context.emit(HandingOver(active=True))
         self.advance()
 
     def _give_up(self) -> None:
-        if self._begun:
-            self._begun = False
-            self._context.emit(HandingOver(active=False))
-            self._answer(None, "no follower took over in time")
+        self.begun = False
+        self._context.emit(HandingOver(active=False))
+        self._answer(None, "no follower took over in time")
 
     def _answer(self, successor: str | None, reason: str) -> None:
         if self._asked is not None:

@@ -9,7 +9,7 @@ from replicad.core.attempts import Attempt
 from replicad.core.effects import WriteResult
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Waiting:
     """One forwarded request.
 
@@ -34,30 +34,37 @@ class Waiting:
 
 
 class WaitingRoom:
-    """All requests of this epoch that are not answered yet, in order of arrival."""
+    """All requests of this epoch that are not answered yet, in order of arrival.
+
+    Attributes:
+        highest_round: No one who waits needs a newer round; 0 if nobody needs any.
+    """
 
     def __init__(self) -> None:
         """Nobody waits."""
         self._queue: deque[Waiting] = deque()
+        self.highest_round = 0
 
     def add(self, waiting: Waiting) -> None:
         """Let a request wait."""
         self._queue.append(waiting)
+        if waiting.round > self.highest_round:
+            self.highest_round = waiting.round
 
     def note_time(self, name: str, index: int, now: float) -> None:
         """Something that concerns entries up to `index` is done: time it for those it covers."""
         for waiting in self._queue:
-            if waiting.results is not None and waiting.index <= index:
-                waiting.timing.setdefault(name, round((now - waiting.began_at) * 1000, 3))
+            if waiting.index > index or waiting.results is None or name in waiting.timing:
+                continue
+            waiting.timing[name] = round((now - waiting.began_at) * 1000, 3)
 
     def release(self, commit: int, confirmed_round: int) -> list[Waiting]:
         """Take out everyone whose conditions are met."""
-        if not self._queue:
-            return []
         done = [w for w in self._queue if w.index <= commit and w.round <= confirmed_round]
-        if done:
-            gone = {w.token for w in done}
-            self._queue = deque(w for w in self._queue if w.token not in gone)
+        for waiting in done:
+            self._queue.remove(waiting)
+        if not self._queue:
+            self.highest_round = 0
         return done
 
     def take_all(self) -> list[Waiting]:
@@ -81,8 +88,3 @@ class WaitingRoom:
     def oldest_unread(self, confirmed_round: int) -> Waiting | None:
         """The first request that still needs a round."""
         return next((w for w in self._queue if w.round > confirmed_round), None)
-
-    @property
-    def highest_round(self) -> int:
-        """The newest round anyone waits for."""
-        return max((w.round for w in self._queue), default=0)

@@ -28,10 +28,10 @@ WRITE_BYTES_MAX: Final = ENTRY_BYTES_MAX - 16 * 1024
 Leaves room for what its entry has more: index, epoch, time, commit and digest, and for each
 operation a few letters, since what was done may be longer to say than the condition was.
 """
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-# A collection, a request, a fingerprint and a call, a line each.
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+# A collection, a request, a fingerprint, a call, and keys, a line each.
 _NAMES: Final = re.compile(
-    rf"(?:{DEFINITIONS}|{_NAME.pattern})\n[!-~]{{1,128}}\n[0-9a-f]{{32}}\n[0-9a-f]{{1,32}}"
+    rf"(?:{DEFINITIONS}|{_NAME})\n[!-~]{{1,128}}\n[0-9a-f]{{32}}\n[0-9a-f]{{1,32}}(?:\n{_NAME})++"
 )
 _VALUE: Final = b',"value":'
 
@@ -77,12 +77,13 @@ class Operation(NamedTuple):
 
     def objection(self, version: int) -> Objection | None:
         """Why this cannot be done to a record of this version; 0 stands for no record."""
+        _, value, condition = self
         if version == 0:
-            is_free = self.condition is Wanted.ABSENT or self.condition is Wanted.ANYTHING
-            return None if is_free and self.value is not None else Objection.MISSING
-        if self.condition is Wanted.ABSENT:
+            is_free = condition is Wanted.ABSENT or condition is Wanted.ANYTHING
+            return None if is_free and value is not None else Objection.MISSING
+        if condition is Wanted.ABSENT:
             return Objection.EXISTS
-        if isinstance(self.condition, tuple) and version not in self.condition:
+        if isinstance(condition, tuple) and version not in condition:
             return Objection.CHANGED
         return None
 
@@ -149,7 +150,7 @@ def _hash(head: str, data: bytes) -> str:
 
 def encode_write(write: WriteRequest) -> bytes:
     """One write as the gateway forwards it: a JSON object, values last, with its newline."""
-    values = [b"null" if each.value is None else each.value for each in write.operations]
+    values = [b"null" if value is None else value for _, value, _ in write.operations]
     head = orjson.dumps(
         {
             "request": write.request,
@@ -160,8 +161,8 @@ def encode_write(write: WriteRequest) -> bytes:
             "attempt": write.attempt,
             "if_empty": write.if_empty,
             "operations": [
-                [each.key, _encode_condition(each.condition), len(value)]
-                for each, value in zip(write.operations, values, strict=True)
+                (key, condition, len(value))  # orjson writes an Enum as its value.
+                for (key, _, condition), value in zip(write.operations, values, strict=True)
             ],
         }
     )
@@ -193,33 +194,29 @@ def decode_write(line: bytes) -> WriteRequest:
 
 
 def _decode_operations(told: Sequence[Any], values: bytes) -> tuple[Operation, ...]:
+    operations = []
     cut = cut_values(values, [size for _, _, size in told])
-    return tuple(
-        [
-            Operation(key, _decode_value(value), _decode_condition(condition))
-            for (key, condition, _), value in zip(told, cut, strict=True)
-        ]
-    )
-
-
-def _decode_value(value: bytes) -> bytes | None:
-    # Each by itself: wrong sizes could cut one value in two and join it to the next.
-    told = orjson.loads(value)
-    if told is None:
-        return None
-    if type(told) is not dict:
-        raise ValueError("a value is neither an object nor null")
-    return value
+    value: bytes | None
+    for (key, condition, _), value in zip(told, cut, strict=True):
+        # Each by itself: wrong sizes could cut one value in two and join it to the next.
+        document = orjson.loads(value)
+        if document is None:
+            value = None
+        elif type(document) is not dict:
+            raise ValueError("a value is neither an object nor null")
+        wanted = _WANTED[condition] if type(condition) is str else _decode_versions(condition)
+        operations.append(Operation(key, value, wanted))
+    return tuple(operations)
 
 
 def _check(write: WriteRequest) -> None:
     keys = {key for key, _, _ in write.operations}
     if not 1 <= len(keys) == len(write.operations) <= OPERATIONS_MAX:
         raise ValueError("no operation, too many, or two for one key")
-    names = "\n".join((write.collection, write.request, write.fingerprint, write.call))
+    names = "\n".join((write.collection, write.request, write.fingerprint, write.call, *keys))
     if not (
         _NAMES.fullmatch(names)
-        and all(map(_NAME.fullmatch, keys))
+        and names.count("\n") == 3 + len(keys)
         and _is_number(write.definition, least=0)
         and _is_number(write.attempt, least=1)
         and type(write.if_empty) is bool
@@ -227,13 +224,7 @@ def _check(write: WriteRequest) -> None:
         raise ValueError("a member is not well-formed")
 
 
-def _encode_condition(condition: Condition) -> str | tuple[int, ...]:
-    return condition.value if isinstance(condition, Wanted) else condition
-
-
-def _decode_condition(told: object) -> Condition:
-    if isinstance(told, str):
-        return _WANTED[told]
+def _decode_versions(told: object) -> tuple[int, ...]:
     if not isinstance(told, list) or not all(_is_number(version, least=0) for version in told):
         raise ValueError("versions are indexes of entries")
     return tuple(told)

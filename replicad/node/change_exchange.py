@@ -37,6 +37,8 @@ from replicad.node.synclog import SyncLog
 # time that it goes well: who gets them while another one cannot is to get few of them again.
 _TOGETHER_MAX: Final = 4096
 _TOGETHER_AFTER_FAILURE: Final = 32
+# What they learn of whether anybody listens spares most of the others.
+_ASKING: Final = 32
 # While changes come together for the next time. A pause that ends late shows that there is other
 # work, which gets this many times as long.
 _PAUSE_S: Final = 0.1
@@ -90,7 +92,7 @@ class ChangeExchange:
             epoch = self._driver.epoch
             if not self._driver.leads_in(epoch):
                 self._at = None
-                await self._driver.applied.wait(_RETRY_S)
+                await asyncio.sleep(_PAUSE_S)  # To be woken by all that is applied costs too much.
                 continue
             try:
                 await self._lead(epoch)
@@ -136,17 +138,33 @@ class ChangeExchange:
             if self._at.next_entry > self._applied:
                 await self._driver.applied.wait(_RETRY_S)
                 continue
-            page = Page(self._at, self._together, None)
             try:
-                await read_page(self._driver, page)
+                await self._publish_upto(self._applied, self._at)
             except LogFrontGoneError:
                 self._skip_front(self._at)
                 continue
-            if page.changes:
-                self._published.inc(await self._broker.publish(page.changes))
-            self._at, self._reported = page.next, ""
-            self._together = min(2 * self._together, _TOGETHER_MAX)
             await _give_way()
+
+    async def _publish_upto(self, upto: int, at: Cursor) -> None:
+        """Publish some of what follows `at`, up to the entry `upto`.
+
+        All of that is committed before the first of it asks whether it is wanted. So of what
+        nobody wants then, nobody is owed anything in the rest.
+        """
+        asking = Page(at, min(_ASKING, self._together), None, upto)
+        unwanted = await self._publish_page(asking)
+        await self._publish_page(Page(asking.next, self._together, None, upto, unwanted))
+
+    async def _publish_page(self, page: Page) -> frozenset[str]:
+        """Publish what the page takes, and tell what nobody wants."""
+        await read_page(self._driver, page)
+        unwanted: frozenset[str] = frozenset()
+        if page.changes:
+            published, unwanted = await self._broker.publish(page.changes)
+            self._published.inc(published)
+        self._at, self._reported = page.next, ""
+        self._together = min(2 * self._together, _TOGETHER_MAX)
+        return unwanted
 
     def _skip_front(self, at: Cursor) -> None:
         base = self._driver.store.log.base.index

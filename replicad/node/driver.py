@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
@@ -195,33 +194,48 @@ class Driver:
 
     # -- what comes in ------------------------------------------------------------------------
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: Event | _Forwarded) -> None:
         """Step an event now, or after those that wait already."""
-        self._take(event)
+        if self._stopped:
+            return
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events and not self._stopped:
+                self._step(self._events.popleft())
+        except BaseException as error:
+            # Whatever it was, effects of a step are missing: the core must not go on.
+            self.fail(error)
+            if not isinstance(error, ReplicadError | OSError):
+                raise  # A defect: let it be seen.
+        finally:
+            self._stepping = False
 
     async def write(self, epoch: int, writes: tuple[WriteRequest, ...]) -> AnswerWrites:
         """Hand writes to the core; returns when all of them are decided."""
         future: asyncio.Future[AnswerWrites] = self._loop.create_future()
         token = self._expect(future)
-        self._take(_Forwarded(token, epoch, writes))
+        self.feed(_Forwarded(token, epoch, writes))
         return await future
 
     async def read(self, epoch: int) -> bool:
         """Ask for a strong read; True when the record store may be read now."""
         future: asyncio.Future[AnswerRead] = self._loop.create_future()
         token = self._expect(future)
-        self._take(ReadArrived(token, epoch))
+        self.feed(ReadArrived(token, epoch))
         return (await future).confirmed
 
     async def transfer(self, to: str | None) -> AnswerTransfer:
         """Ask for another leader; returns when there is one, or not."""
         future: asyncio.Future[AnswerTransfer] = self._loop.create_future()
-        self._take(TransferAsked(self._expect(future), to))
+        self.feed(TransferAsked(self._expect(future), to))
         return await future
 
     async def leave(self) -> None:
         """Hand over, if this replica leads, and return when nobody waits for it any more."""
-        self._take(StopAsked())
+        self.feed(StopAsked())
         if not self._stopped:
             await self._left
 
@@ -267,24 +281,6 @@ class Driver:
         self._answers[self._tokens] = future
         return self._tokens
 
-    def _take(self, event: Event | _Forwarded) -> None:
-        if self._stopped:
-            return
-        self._events.append(event)
-        if self._stepping:
-            return
-        self._stepping = True
-        try:
-            while self._events and not self._stopped:
-                self._step(self._events.popleft())
-        except BaseException as error:
-            # Whatever it was, effects of a step are missing: the core must not go on.
-            self.fail(error)
-            if not isinstance(error, ReplicadError | OSError):
-                raise  # A defect: let it be seen.
-        finally:
-            self._stepping = False
-
     def _step(self, event: Event | _Forwarded) -> None:
         if isinstance(event, _Forwarded):
             event = self._look_up(event)
@@ -319,7 +315,7 @@ class Driver:
                 self._send(effect.to, effect.message)
             case AppendLines():
                 self.store.append(effect.first, effect.lines)
-                self.metrics.appended_bytes.inc(len(effect.lines))
+                self.metrics.appended_bytes += len(effect.lines)
             case SyncLog():
                 self._plan_sync()
             case Apply():
@@ -338,7 +334,7 @@ class Driver:
                 self.store.persist_epoch(effect.epoch)
             case TruncateLog():
                 self.store.truncate(effect.first)
-                self.metrics.truncations.inc()
+                self.metrics.truncations += 1
             case Probe():
                 self._spawn(self._probe(effect))
             case FetchSnapshot():
@@ -374,13 +370,14 @@ class Driver:
         self._sync_planned = False
         if self._stopped:
             return
+        began_at = time.perf_counter()
         try:
-            with self.metrics.sync_seconds.time():
-                index = self.store.sync()
+            index = self.store.sync()
         except ReplicadError as error:
             self.fail(error)
             return
-        self._take(LogSynced(index))
+        self.metrics.note_sync(time.perf_counter() - began_at)
+        self.feed(LogSynced(index))
 
     def _plan_apply(self, index: int) -> None:
         """Apply when what the step answers is with the kernel: nobody waits for the record store.
@@ -395,8 +392,10 @@ class Driver:
         if turns > 1:
             self._loop.call_soon(self._apply_after, turns - 1)
             return
-        with suppress(ReplicadError, OSError):
+        try:
             self.apply_due()
+        except (ReplicadError, OSError):
+            return  # It has failed by now, and said why.
 
     def apply_due(self) -> None:
         """Bring the record store up to what the core believes to be applied."""
@@ -406,7 +405,7 @@ class Driver:
         try:
             self.store.apply(index)
         except BaseException as error:
-            self.fail(error)  # As in `_take`: the core believes that it was done.
+            self.fail(error)  # As in `feed`: the core believes that it was done.
             raise
         self.applied.tell()
 
@@ -467,14 +466,14 @@ class Driver:
             self.fail(error)  # Without ticks nobody would replace this replica.
             if not isinstance(error, ReplicadError | OSError):
                 raise
-        self._take(Tick())
+        self.feed(Tick())
 
     def _watch_disk(self) -> None:
         writable = self.store.free_bytes() >= RESERVE_BYTES + self.store.unapplied_bytes()
         if writable != self._disk_writable:
             self._disk_writable = writable
             self._log.warning("disk writable" if writable else "disk nearly full")
-            self._take(DiskChanged(writable))
+            self.feed(DiskChanged(writable))
         if time.monotonic() - self._marked_at >= _MARK_INTERVAL_S:
             self._marked_at = time.monotonic()
             self.store.mark_synced()

@@ -7,13 +7,20 @@ wanted: it is read in slices, between which everything else goes on.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicad.core.entry import split_lines
+from replicad.core.entry import BATCH, split_lines, split_value
 from replicad.core.feed import Cursor, LoggedChange, changes_in
-from replicad.errors import CorruptLogError, DiskFailedError, LogFrontGoneError
+from replicad.errors import (
+    CorruptLogError,
+    DiskFailedError,
+    LogFrontGoneError,
+    MalformedEntryError,
+)
 from replicad.node.driver import Driver
+from replicad.node.store import Store
 
 _SLICE_BYTES: Final = 64 * 1024
 # After so much without a change that is wanted the reader is told how far it got.
@@ -30,12 +37,17 @@ class Page:
         next: The place after all that was read, wanted or not; at first, where to begin.
         changes_max: Not more than these, at least 1.
         collection: Whose changes; None for all.
+        upto: The last entry to be read; None for all that is applied.
+        unwanted: Kinds of changes, `<collection>.<operation>`: an entry that holds nothing else
+            need not be read as a whole.
         changes: In their order.
     """
 
     next: Cursor
     changes_max: int
     collection: str | None
+    upto: int | None = None
+    unwanted: Collection[str] = ()
     changes: list[LoggedChange] = field(default_factory=list)
     _bytes: int = field(default=0, init=False)
 
@@ -70,21 +82,46 @@ async def read_page(driver: Driver, page: Page) -> None:
     """
     store, scanned = driver.store, 0
     while not (page.is_full or scanned >= _SCAN_BYTES_MAX or driver.stopped):
-        first, applied = page.next.next_entry, store.records.applied.index
+        first, upto = page.next.next_entry, store.records.applied.index
+        if page.upto is not None:
+            upto = min(upto, page.upto)
         if first < store.log.first:
             if page.changes:
                 return  # They are good; the next page will say what is missing.
             raise LogFrontGoneError(f"the log begins with entry {store.log.first}")
-        if first > applied:
+        if first > upto:
             return
-        last = store.log.fit(first, applied, _SLICE_BYTES)
+        last = store.log.fit(first, upto, _SLICE_BYTES)
+        scanned += store.log.end_of(last) - store.log.end_of(first - 1)
         try:
-            lines = store.read(first, last - first + 1)
+            for index, line in _wanted_lines(store, first, last, page.unwanted):
+                if not page.take(index, line):
+                    return
         except (CorruptLogError, DiskFailedError) as error:
             driver.fail(error)
             raise
-        for index, line in enumerate(split_lines(lines), first):
-            if not page.take(index, line):
-                return
-        scanned += len(lines)
+        page.next = Cursor(last)
         await asyncio.sleep(0)
+
+
+def _wanted_lines(
+    store: Store, first: int, last: int, unwanted: Collection[str]
+) -> Iterator[tuple[int, bytes]]:
+    """Entries, verified, except for some of which nothing is wanted."""
+    if not unwanted:
+        yield from enumerate(split_lines(store.read(first, last - first + 1)), first)
+        return
+    for index, line in enumerate(split_lines(store.read_unverified(first, last)), first):
+        if not _is_unwanted(line, unwanted):
+            yield index, store.read(index, 1)[:-1]
+
+
+def _is_unwanted(line: bytes, unwanted: Collection[str]) -> bool:
+    try:
+        members, _ = split_value(line)
+        collection, operation = members["collection"], members["operation"]
+        if operation == BATCH:
+            return all(f"{collection}.{done}" in unwanted for done, *_ in members["changes"])
+    except (MalformedEntryError, KeyError, TypeError, ValueError):
+        return False  # Whoever verifies it will say what it is.
+    return f"{collection}.{operation}" in unwanted

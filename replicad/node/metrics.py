@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+import prometheus_client
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from replicad.core.messages import Append, Message
 from replicad.core.replica import Status
@@ -15,41 +24,62 @@ from replicad.core.replica import Status
 _SYNC_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0)
 
 
-class DriverMetrics:
-    """Counted where it happens."""
+class DriverMetrics(Collector):
+    """Counted where it happens, in plain numbers: several of them change with every batch.
+
+    Attributes:
+        registry: Of its own, since several replicas may share a process.
+        appended_bytes: Bytes appended to the log.
+        truncations: Times the log's tail was cut.
+    """
 
     def __init__(self) -> None:
-        """All zero, in a registry of their own: several replicas may share a process."""
+        """All zero."""
         self.registry = CollectorRegistry()
-        self.appended_bytes = Counter(
-            "replicad_log_appended_bytes", "Bytes appended to the log.", registry=self.registry
-        )
-        self.truncations = Counter(
-            "replicad_log_truncations", "Times the log's tail was cut.", registry=self.registry
-        )
-        self.sync_seconds = Histogram(
-            "replicad_log_sync_seconds",
-            "Time of one sync of the log.",
-            buckets=_SYNC_BUCKETS_S,
-            registry=self.registry,
-        )
-        self._messages = Counter(
-            "replicad_messages_sent",
-            "Messages given to the broker.",
-            ("type",),
-            registry=self.registry,
-        )
-        self._messages_by_type: dict[str, Counter] = {}
+        self.appended_bytes = 0
+        self.truncations = 0
+        # One more than there are buckets: above the last one.
+        self._syncs = [0] * (len(_SYNC_BUCKETS_S) + 1)
+        self._syncs_s = 0.0
+        self._sent: Counter[type[Message]] = Counter()
+        self._heartbeats = 0
+        self.registry.register(self)
 
     def count(self, message: Message) -> None:
         """One more message was given to the broker; an Append without entries is a heartbeat."""
-        kind = type(message).__name__.lower()
         if isinstance(message, Append) and not message.count:
-            kind = "heartbeat"
-        counter = self._messages_by_type.get(kind)
-        if counter is None:  # To find it by its label takes longer than to count.
-            counter = self._messages_by_type[kind] = self._messages.labels(kind)
-        counter.inc()
+            self._heartbeats += 1
+        else:
+            self._sent[type(message)] += 1
+
+    def note_sync(self, seconds: float) -> None:
+        """The log was synced once."""
+        self._syncs[bisect_left(_SYNC_BUCKETS_S, seconds)] += 1
+        self._syncs_s += seconds
+
+    def collect(self) -> Iterable[Metric]:
+        """See prometheus_client's Collector."""
+        yield CounterMetricFamily(
+            "replicad_log_appended_bytes", "Bytes appended to the log.", value=self.appended_bytes
+        )
+        yield CounterMetricFamily(
+            "replicad_log_truncations", "Times the log's tail was cut.", value=self.truncations
+        )
+        up_to = accumulate(self._syncs)  # Each bucket counts the lower ones as well.
+        bounds = [*map(floatToGoString, _SYNC_BUCKETS_S), "+Inf"]
+        yield HistogramMetricFamily(
+            "replicad_log_sync_seconds",
+            "Time of one sync of the log.",
+            buckets=list(zip(bounds, up_to, strict=True)),
+            sum_value=self._syncs_s,
+        )
+        sent = CounterMetricFamily(
+            "replicad_messages_sent", "Messages given to the broker.", labels=["type"]
+        )
+        for kind, count in self._sent.items():
+            sent.add_metric([kind.__name__.lower()], count)
+        sent.add_metric(["heartbeat"], self._heartbeats)
+        yield sent
 
 
 class ScrubMetrics:
@@ -57,13 +87,13 @@ class ScrubMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """All zero, shown in `registry`."""
-        self.passes = Counter(
+        self.passes = prometheus_client.Counter(
             "replicad_scrub_passes", "Times everything was read again.", registry=registry
         )
-        self.entries = Counter(
+        self.entries = prometheus_client.Counter(
             "replicad_scrub_entries", "Entries read back and verified.", registry=registry
         )
-        self.restored = Counter(
+        self.restored = prometheus_client.Counter(
             "replicad_scrub_restored_rows", "Rows that differed from the log.", registry=registry
         )
 

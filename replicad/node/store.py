@@ -32,6 +32,8 @@ from replicad.storage.snapshot_files import SnapshotFiles
 # An update touches some five pages of SQLite's: with what its log may hold before a checkpoint, one
 # transaction must fit into the room that is kept free (`RESERVE_BYTES`).
 _APPLY_BYTES = 256 * 1024
+# What is appended is kept in memory until it is applied; much of it is read from the file again.
+_KEPT_BYTES_MAX = 1024 * 1024
 # Entries: one or two seconds, during which a running replica does nothing else.
 _REBUILT_AT_ONCE = 50_000
 
@@ -68,6 +70,8 @@ class Store:
             DiskFullError, DiskFailedError: The disk does not allow it.
         """
         self._directory = directory
+        self._kept = b""
+        self._kept_from = 0
         self.progress = progress
         self.records = Records.open(directory.path / "records.sqlite")
         with ExitStack() as on_failure:
@@ -86,6 +90,7 @@ class Store:
             on_failure.callback(self._checkpoints.finish)
             on_failure.callback(self._journal.abandon)
             self._synced = self._found = self.log.last
+            self._keep_from_here()
             self.commit = recovered.commit
             self.last_time = recovered.last_time
             self.cut_bytes = recovered.cut_bytes
@@ -112,6 +117,9 @@ class Store:
             DiskFailedError: End the process.
         """
         self._journal.append(lines, self.log, first)
+        self._kept += lines
+        if len(self._kept) > _KEPT_BYTES_MAX:
+            self._keep_from_here()
 
     def sync(self) -> int:
         """Sync everything appended so far; returns the last index that is durable now.
@@ -146,6 +154,7 @@ class Store:
     def truncate(self, first_gone: int) -> None:
         """Move the entries from `first_gone` on to lost+found."""
         self._journal.truncate(self.log, first_gone, epoch=self._directory.epoch)
+        self._keep_from_here()
         self._synced = min(self._synced, first_gone - 1)
 
     @property
@@ -206,6 +215,7 @@ class Store:
         """
         self._journal.reset_to(self.log, base, committed, epoch=self._directory.epoch)
         self.log.reset(base.point, base.epoch, start=self._journal.end)
+        self._keep_from_here()
         self._synced = self.log.last
         self.last_time = base.time
         self.records.replace_with(records)
@@ -242,6 +252,14 @@ class Store:
             DiskFailedError: They cannot be read.
         """
         return read_entries(self._journal, self.log, first, first + count - 1)
+
+    def read_unverified(self, first: int, last: int) -> bytes:
+        """The lines of some entries as the disk has them.
+
+        Raises:
+            DiskFailedError: They cannot be read.
+        """
+        return self._journal.read(self.log.end_of(first - 1), self.log.end_of(last))
 
     def time_of(self, index: int) -> str:
         """When an entry was written, as it says.
@@ -305,7 +323,16 @@ class Store:
         if first <= self._found:
             return self.read(first, last - first + 1)
         # Appended by this process, which verified them then.
-        return self._journal.read(self.log.end_of(first - 1), self.log.end_of(last))
+        start, end = self.log.end_of(first - 1), self.log.end_of(last)
+        if start < self._kept_from:
+            return self.read_unverified(first, last)
+        lines = self._kept[start - self._kept_from : end - self._kept_from]
+        self._kept, self._kept_from = self._kept[end - self._kept_from :], end
+        return lines
+
+    def _keep_from_here(self) -> None:
+        """Forget what was appended; what follows is kept."""
+        self._kept, self._kept_from = b"", self._journal.end
 
     def _load_snapshot(self) -> None:
         """Fill the record store from the newest snapshot that the log can go on from."""

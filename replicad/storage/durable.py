@@ -29,8 +29,13 @@ def disk_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DiskFullError if is_no_room(error) else failure(error)
-        raise kind(f"cannot {doing}: {error}") from error
+        raise disk_error(doing, error) from error
+
+
+def disk_error(doing: str, error: OSError) -> DiskFullError | DiskFailedError:
+    """One of the disk's errors for an OSError; `doing` completes "cannot"."""
+    kind = DiskFullError if is_no_room(error) else failure(error)
+    return kind(f"cannot {doing}: {error}")
 
 
 def failure(error: OSError) -> type[DiskFailedError]:
@@ -88,9 +93,9 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     Raises:
         OSError: From the first write that wrote nothing; earlier parts are in the file.
     """
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -25,6 +25,7 @@ from replicad.core.log import LogIndex
 from replicad.errors import CorruptLogError, DiskFailedError, ProtocolViolationError, require
 from replicad.storage.datadir import LOG_DIRECTORY
 from replicad.storage.durable import (
+    disk_error,
     disk_errors,
     failure,
     is_no_room,
@@ -157,13 +158,12 @@ class Journal:
         start, goal = self._end, self._end + len(lines)
         if index.end_of(first - 1) != start or index.end < goal:
             raise ProtocolViolationError(f"entry {first} does not follow the log's byte {start}")
-        with disk_errors(f"append to {self._log}"):
-            try:
-                self._write(memoryview(lines), index, first)
-            except OSError as error:
-                if is_no_room(error):
-                    self.cut_to(start)
-                raise
+        try:
+            self._write(lines, index, first)
+        except OSError as error:
+            if is_no_room(error):
+                self.cut_to(start)
+            raise disk_error(f"append to {self._log}", error) from error
 
     def sync(self) -> None:
         """Make everything appended so far durable.
@@ -402,17 +402,28 @@ class Journal:
         (self._log / segment.checkpoint).unlink(missing_ok=True)
         self.path_of(segment).unlink()
 
-    def _write(self, lines: memoryview, index: LogIndex, first: int) -> None:
-        while lines:
+    def _write(self, lines: bytes, index: LogIndex, first: int) -> None:
+        rest = memoryview(lines)
+        while rest and not self._fits(len(rest)):
             last = self._last_that_fits(index)
             if last < first:
                 self._roll(first)
                 last = self._last_that_fits(index)
-            size = min(len(lines), index.end_of(last) - self._end)
-            write_all(self._open_writer(), lines[:size])
-            lines = lines[size:]
-            self._end += size
+            size = min(len(rest), index.end_of(last) - self._end)
+            self._write_here(rest[:size])
+            rest = rest[size:]
             first = last + 1
+        if rest:
+            self._write_here(rest)
+
+    def _fits(self, size: int) -> bool:
+        """Whether so much more belongs into the current segment."""
+        segments = self._segments
+        return bool(segments) and self._end + size <= segments[-1].start + self._segment_bytes
+
+    def _write_here(self, lines: memoryview) -> None:
+        write_all(self._open_writer(), lines)
+        self._end += len(lines)
 
     def _last_that_fits(self, index: LogIndex) -> int:
         """The last entry that belongs into the current segment; 0 if there is none yet."""

@@ -11,7 +11,6 @@ they are written before. A crash loses nothing by it: they are applied again.
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -207,12 +206,7 @@ class Records:
         except BaseException:
             self._forget_taken()
             raise
-        fresh, patience = self._fresh, _PATIENCE if self._checkpointer.ending else 1
-        if (
-            fresh.last - self.settled.index >= patience * _ENTRIES_AT_ONCE
-            or fresh.bytes >= patience * _BYTES_AT_ONCE
-            or fresh.touches(DEFINITIONS)
-        ):
+        if self._is_much_taken() or self._fresh.touches(DEFINITIONS):
             self.settle()
 
     def settle(self) -> None:
@@ -287,18 +281,18 @@ class Records:
 
     def lookup(self, writes: Sequence[WriteRequest]) -> list[Found]:
         """What is known about each write, in their order."""
-        names = [(write.collection, each.key) for write in writes for each in write.operations]
-        versions: dict[Name, int] = {}
+        keys: dict[str, list[str]] = {}
+        for write in writes:
+            wanted = keys.setdefault(write.collection, [])
+            for operation in write.operations:
+                wanted.append(operation.key)
         with typed_errors(self._path):
-            file, fresh = self._connection, self._fresh
-            for collection, number, keys in self._by_collection(names):
-                for key, version in find_versions(file, fresh, number, keys):
-                    versions[collection, key] = version
+            versions = {name: self._versions(name, each) for name, each in keys.items()}
             requests = [write.request for write in writes]
-            earlier = find_earlier(file, fresh, requests, self.forgets_before)
+            earlier = find_earlier(self._connection, self._fresh, requests, self.forgets_before)
         return [
             Found(
-                tuple([versions.get((write.collection, op.key), 0) for op in write.operations]),
+                tuple([versions[write.collection].get(op.key, 0) for op in write.operations]),
                 earlier.get(write.request),
                 self._definitions.get(write.collection, 0),
                 sum(map(self.count, write.must_be_empty)) if write.collection == DEFINITIONS else 0,
@@ -306,13 +300,24 @@ class Records:
             for write in writes
         ]
 
+    def _versions(self, collection: str, keys: Sequence[str]) -> dict[str, int]:
+        number = self._numbers.get(collection)
+        if number is None:
+            return {}
+        return dict(find_versions(self._connection, self._fresh, number, keys))
+
     def get(self, names: Sequence[Name]) -> list[Stored | None]:
         """The live records of these names, None where there is none, in their order."""
+        keys: dict[str, list[str]] = {}
+        for collection, key in names:
+            keys.setdefault(collection, []).append(key)
         found: dict[Name, Stored] = {}
         with typed_errors(self._path):
-            for collection, number, keys in self._by_collection(names):
-                for key, stored in find_live(self._connection, self._fresh, number, keys):
-                    found[collection, key] = stored
+            for collection, wanted in keys.items():
+                number = self._numbers.get(collection)
+                if number is not None:
+                    for key, stored in find_live(self._connection, self._fresh, number, wanted):
+                        found[collection, key] = stored
         return [found.get(name) for name in names]
 
     def written_by(self, request: str) -> Written | None:
@@ -455,6 +460,13 @@ class Records:
         self._fresh.add(lines)
         self._taken = Point(self._fresh.last, digest)
 
+    def _is_much_taken(self) -> bool:
+        entries, size = self._fresh.last - self._applied.point.index, self._fresh.bytes
+        if entries < _ENTRIES_AT_ONCE and size < _BYTES_AT_ONCE:
+            return False
+        patience = _PATIENCE if self._checkpointer.ending else 1
+        return entries >= patience * _ENTRIES_AT_ONCE or size >= patience * _BYTES_AT_ONCE
+
     def _forget_taken(self) -> None:
         for name in self._new_numbers:
             del self._numbers[name]
@@ -485,13 +497,3 @@ class Records:
         with typed_errors(self._path):
             rows = self._connection.execute(_DEFINED, (self._numbers.get(DEFINITIONS),))
             self._definitions = {str(key): index_of(at) for key, at in rows}
-
-    def _by_collection(self, names: Sequence[Name]) -> Iterator[tuple[str, int, list[str]]]:
-        """Names by the collections that there are: with their numbers, and the keys in them."""
-        keys: dict[str, list[str]] = defaultdict(list)
-        for collection, key in names:
-            keys[collection].append(key)
-        for collection, wanted in keys.items():
-            number = self._numbers.get(collection)
-            if number is not None:
-                yield collection, number, wanted

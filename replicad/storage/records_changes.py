@@ -11,13 +11,14 @@ from typing import Final
 
 import orjson
 
-from replicad.core.entry import DONE, EPOCH, INSERT, Change, changes_of, split_value
+from replicad.core.entry import DONE, EPOCH, INSERT, BareChange, changes_of, split_value
 from replicad.errors import MalformedEntryError, ProtocolViolationError
 from replicad.storage.places import at_of, index_of
 from replicad.storage.records_schema import Live, Past, Request
 from replicad.storage.snapshot import forget_before
 
 LETTERS: Final = {operation: letter for letter, operation in DONE.items()}
+
 
 Name = tuple[int, str]
 """A record: the number of its collection, and its key."""
@@ -124,6 +125,8 @@ class Changes:
             self.bytes += len(line)
             self.last = index = self.last + 1
             try:
+                if not value.isascii():
+                    value.decode()  # SQLite would take any bytes for text.
                 if entry["index"] != index:
                     raise ProtocolViolationError(f"entry {entry['index']} to be applied as {index}")
                 self.time = time = entry["time"]
@@ -148,15 +151,16 @@ class Changes:
             except UnicodeDecodeError as error:
                 raise MalformedEntryError(f"entry {index} is not UTF-8: {error}") from error
 
-    def _change(self, number: int, changes: tuple[Change, ...]) -> str:
+    def _change(self, number: int, changes: Iterable[BareChange]) -> str:
         """Do what the last entry does; returns the letters that stand for it."""
-        for position, change in enumerate(changes):
-            if change.operation != INSERT:
-                self._end(number, change.key)
-            if change.value is not None:
-                at = at_of(number, self.last, position)
-                self._inserted.append(row_of(number, change.key, at, change.value))
-        return "".join(LETTERS[change.operation] for change in changes)
+        done = ""
+        for at, (operation, key, value) in enumerate(changes, at_of(number, self.last)):
+            if operation != INSERT:
+                self._end(number, key)
+            if value is not None:
+                self._inserted.append((at, number, key, value, genero_of(value)))
+            done += LETTERS[operation]
+        return done
 
     def _end(self, number: int, key: str) -> None:
         """The record's version ends with the last entry."""
@@ -177,12 +181,17 @@ class Changes:
 
 def row_of(number: int, key: str, at: int, value: bytes) -> Live:
     """The row of `records` of one live record."""
-    return at, number, key, value.decode(), genero_of(value)
+    return at, number, key, value, genero_of(value)
 
 
 def genero_of(value: bytes) -> str | None:
     """What the listings by `genero` compare: folded; None if there is no such text."""
-    if b"genero" not in value and b"\\u" not in value:
-        return None  # No need to decode it.
+    if b"\\" not in value and value.find(b"{", 1) < 0:
+        # Each name is one of its own, and each quote begins or ends a text: no need to decode it.
+        _, found, rest = value.partition(b'"genero"')
+        if not found:
+            return None
+        if rest.startswith(b':"'):
+            return rest[2 : rest.index(b'"', 2)].decode().casefold()
     genero = orjson.loads(value).get("genero")
     return genero.casefold() if isinstance(genero, str) else None

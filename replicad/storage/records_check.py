@@ -142,13 +142,13 @@ def _wrong_versions(
         live |= {row[0]: row for row in connection.execute(_LIVE, (low, high))}
     wrong, rows = [], []
     for name, row in stretch.changes.rows.items():
-        at, value = row[0], row[3].encode()
+        at = row[0]
         stored = live.pop(at, None)
         past = connection.execute(_PAST, (*name, at)).fetchone()
         if stored is None and past is None and index_of(at) <= stretch.since:
             continue
-        is_past = past is not None and last < past[0] <= stretch.applied and past[1] == value
-        is_live = past is None and stored == (*row[:3], value, row[4])
+        is_past = past is not None and last < past[0] <= stretch.applied and past[1] == row[3]
+        is_live = past is None and stored == row
         if not is_live and (stored is not None or not is_past):
             wrong.append((index_of(at), name))
             if stored is not None:
@@ -170,7 +170,7 @@ def _wrong_ends(
         row = here.pop((number, key, at), None)
         if row is not None:
             stored = connection.execute(_PAST, (number, key, at)).fetchone()
-            is_right = stored == (until, row[4].encode()) and until == row[3]
+            is_right = stored == (until, row[4]) and until == row[3]
         else:
             is_right = index_of(at) < stretch.first and before.pop(name, None) == until
         if not is_right:

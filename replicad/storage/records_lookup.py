@@ -54,7 +54,7 @@ def find_versions(
 ) -> Iterator[tuple[str, int]]:
     """Keys and versions of those of a collection's records that there are."""
     live, elsewhere = taken.find(number, keys)
-    for at, _, key, *_ in live:
+    for at, _, key, _, _ in live:
         yield key, index_of(at)
     for key, at in select_in(connection, _PLACES, [number], elsewhere):
         yield key, index_of(at)
@@ -65,8 +65,8 @@ def find_live(
 ) -> Iterator[tuple[str, Stored]]:
     """The same with their values."""
     live, elsewhere = taken.find(number, keys)
-    for at, _, key, text, _ in live:
-        yield key, Stored(index_of(at), text.encode())
+    for at, _, key, value, _ in live:
+        yield key, Stored(index_of(at), value)
     for key, at, value in select_in(connection, _LIVE, [number], elsewhere):
         yield key, Stored(index_of(at), value)
 

@@ -82,17 +82,19 @@ _ROWS_AT_ONCE: Final = (256, 64, 16, 4, 1)
 Statements = tuple[tuple[int, str], ...]
 
 
-def _inserts(table: str, columns: int) -> Statements:
-    row = f"({','.join('?' * columns)})"
+def _inserts(table: str, *columns: str) -> Statements:
+    row = f"({','.join(columns)})"
     return tuple(
         (count, f"INSERT INTO {table} VALUES {','.join([row] * count)}")  # noqa: S608
         for count in _ROWS_AT_ONCE
     )
 
 
-INSERT_RECORDS: Final = _inserts("records", 5)
-INSERT_PAST: Final = _inserts("past", 5)
-INSERT_REQUESTS: Final = _inserts("requests", 7)
+# Values are bytes: SQLite takes them as the text that they are, without Python decoding them.
+_VALUE: Final = "CAST(? AS TEXT)"
+INSERT_RECORDS: Final = _inserts("records", "?", "?", "?", _VALUE, "?")
+INSERT_PAST: Final = _inserts("past", "?", "?", "?", "?", _VALUE)
+INSERT_REQUESTS: Final = _inserts("requests", *"???????")
 # SQLite takes 32766 parameters in a statement.
 _PARAMETERS_MAX: Final = 10_000
 
@@ -110,9 +112,9 @@ SELECT max((
 ) & 9007199254740991) >> 10 FROM (SELECT DISTINCT number & 1023 AS lane FROM collections)
 """
 
-Live = tuple[int, int, str, str, str | None]
+Live = tuple[int, int, str, bytes, str | None]
 """A row of `records`: place, number of the collection, key, value, `genero` folded."""
-Past = tuple[int, str, int, int, str]
+Past = tuple[int, str, int, int, bytes]
 """A row of `past`: number, key, place, index of the entry that replaced it, value."""
 Request = tuple[int, str, str, str | None, str, str, str]
 """A row of `requests`: index, time, collection, key, what was done, request id, fingerprint."""

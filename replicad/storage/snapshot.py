@@ -19,7 +19,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -33,7 +34,7 @@ from replicad.errors import SnapshotDamagedError
 
 FORMAT: Final = 2
 # How long the outcome of a write is remembered, in log time.
-REMEMBERED: Final = timedelta(hours=24)
+REMEMBERED: Final = timedelta(days=1)
 # A range ends at a record drawn by the hash of its key, of those beyond the minimum about one in
 # 96 KiB, and at the maximum in any case. So ranges have some 128 KiB, whoever chooses the keys.
 RANGE_BYTES_MIN: Final = 32 * 1024
@@ -267,8 +268,12 @@ def forget_before(time: str) -> str:
     Args:
         time: Of the last entry that counts, as `entry.format_time` writes it.
     """
-    moment = datetime.fromisoformat(time) - REMEMBERED
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _day_before(time[:10]) + time[10:]
+
+
+@lru_cache(maxsize=2)
+def _day_before(day: str) -> str:
+    return (date.fromisoformat(day) - REMEMBERED).isoformat()
 
 
 def cut_ranges(
@@ -432,8 +437,7 @@ def _check_manifest(manifest: Manifest) -> None:
     header = manifest.header
     if not (type(header.index) is int and 0 < header.index < 1 << 63 and header.epoch >= 0):
         raise ValueError(f"index {header.index}, epoch {header.epoch}")
-    if not forget_before(header.time) < header.time:
-        raise ValueError(f"time {header.time}")
+    datetime.fromisoformat(forget_before(header.time))  # Raises unless it is a time.
     if {len(digest) for digest in (header.digest, manifest.digest)} != {DIGEST_BYTES}:
         raise ValueError("a digest has another length")
     offset, lines, previous = len(header.encode()), 0, b""

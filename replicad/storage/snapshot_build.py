@@ -227,15 +227,15 @@ def _decoded_changes_in(line: bytes) -> tuple[Sequence[Keyed], bytes]:
     try:
         members, value = split_value(line)
         changes = changes_of(members, value)
-        done = "".join(_LETTERS[change.operation] for change in changes)
+        done = "".join(_LETTERS[operation] for operation, _, _ in changes)
     except (MalformedEntryError, KeyError) as error:
         raise ProtocolViolationError(f"in the log: {error}") from error
     if not changes:
         return (), b""
     index, collection = members["index"], members["collection"]
     records = [
-        Record(index, position, collection, change.key, change.value or b"null")
-        for position, change in enumerate(changes)
+        Record(index, position, collection, key, changed or b"null")
+        for position, (_, key, changed) in enumerate(changes)
     ]
     identity = members["request"], members["fingerprint"]
     write = Remembered(index, members["time"], collection, members["key"], done, *identity)

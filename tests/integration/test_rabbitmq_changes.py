@@ -15,6 +15,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from replicad.broker.change_frames import routing_key_of
+from replicad.broker.port import Published
 from replicad.broker.rabbitmq_changes import RabbitChanges
 from replicad.broker.rabbitmq_session import Names
 from replicad.core.feed import LoggedChange
@@ -109,7 +110,7 @@ def mixed(rng: random.Random, count: int, first: int = 1) -> list[LoggedChange]:
 
 async def test_what_nobody_wants_is_asked_once(changes: RabbitChanges) -> None:
     many = [change_at(index, OPERATIONS[index % 3]) for index in range(3000)]
-    assert await changes.publish(many) == 3
+    assert await changes.publish(many) == Published(3, frozenset(map(routing_key_of, many)))
 
 
 async def test_only_what_is_wanted_is_published(
@@ -117,7 +118,8 @@ async def test_only_what_is_wanted_is_published(
 ) -> None:
     many = [change_at(index, OPERATIONS[index % 3]) for index in range(3000)]
     async with bound(channel, "*.delete") as taken:
-        assert await changes.publish(many) == 1002
+        unwanted = frozenset({"forms.insert", "forms.update"})
+        assert await changes.publish(many) == Published(1002, unwanted)
         await eventually(lambda: len(taken.messages) == 1000, WAIT_S)
     assert taken.bodies == [each.encode() for each in many if each.operation == "delete"]
 
@@ -214,11 +216,11 @@ async def test_an_alternate_exchange_wants_what_it_leads_somewhere(
     changes, taken = RabbitChanges(server.url, names), Taken()
     many = [change_at(index, "insert") for index in range(100)]
     try:
-        assert await changes.publish(many) == 1
+        assert (await changes.publish(many)).changes == 1
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind("others")
         await queue.consume(taken.take, no_ack=True)
-        assert await changes.publish(many) == 100
+        assert (await changes.publish(many)).changes == 100
         await eventually(lambda: taken.indexes == list(range(100)), WAIT_S)
     finally:
         await changes.close()
@@ -249,7 +251,7 @@ async def test_a_change_larger_than_a_frame(
     large = b'{"id":"%b"}' % (b"a" * 1_000_000)
     many = [replace(change_at(index, "insert"), value=large) for index in range(5)]
     async with bound(channel, "#") as taken:
-        assert await changes.publish(many) == 5
+        assert (await changes.publish(many)).changes == 5
         await eventually(lambda: len(taken.messages) == 5, WAIT_S)
     assert taken.bodies == [each.encode() for each in many]
 

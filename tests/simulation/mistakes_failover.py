@@ -136,7 +136,7 @@ def writes_taken_while_handing_over(patch: pytest.MonkeyPatch) -> None:
 
 def time_goes_back(patch: pytest.MonkeyPatch) -> None:
     """The log: times never decrease, whatever the clocks say."""
-    patch.setattr(Context, "wall_time", lambda self: format_time(self._unix_ms))
+    patch.setattr(Context, "wall_time", lambda self: format_time(self.unix_ms))
 
 
 def damaged_disk_keeps_its_id(patch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicad.broker.change_frames import routing_key_of
+from replicad.broker.port import Published
 from replicad.broker.rabbitmq_changes import Publisher, publish_wanted
 from replicad.core.feed import LoggedChange
 from tests.unit.broker.contract import CHANGE
@@ -57,12 +58,13 @@ async def test_each_queue_gets_all_that_it_wants_in_order(
 ) -> None:
     changes = [change_of(index, key) for index, key in enumerate(keys)]
     exchange = Exchange(bound, lambda: None)
-    published = await publish_wanted(exchange, changes)
+    published, unwanted = await publish_wanted(exchange, changes)
     for wanted, taken in exchange.queues:
         assert taken == [change for change in changes if routing_key_of(change) in wanted]
     assert exchange.asked == len(set(keys))
     in_vain = set(keys).difference(*bound)
     assert published == len(in_vain) + sum(key not in in_vain for key in keys)
+    assert unwanted == in_vain
 
 
 @given(st.lists(st.sampled_from(KEYS), min_size=1, max_size=60), st.integers(0, 6))
@@ -88,5 +90,5 @@ async def test_a_queue_bound_meanwhile_gets_its_keys_from_somewhere_on(
 
 async def test_nothing_to_publish_is_published_at_once() -> None:
     exchange = Exchange([], lambda: None)
-    assert await publish_wanted(exchange, []) == 0
+    assert await publish_wanted(exchange, []) == Published(0, frozenset())
     assert exchange.asked == 0

@@ -100,8 +100,9 @@ def test_acks_count_for_their_disk_only() -> None:
     """Rule 1."""
     seen = followers()
     seen.note_ack(ack(7, 3, generation=2), 0.1)
-    assert (seen.matched(N2), seen.round(N2)) == (0, 0)
-    assert (seen.matched(disk("n2", 2)), seen.round(disk("n2", 2))) == (7, 3)
+    old, new = seen.progress[N2], seen.progress[disk("n2", 2)]
+    assert (old.matched, old.round) == (0, 0)
+    assert (new.matched, new.round) == (7, 3)
     assert seen.highest_match("n2") == 7
 
 
@@ -109,13 +110,13 @@ def test_late_and_doubled_acks_take_nothing_back() -> None:
     seen = followers()
     seen.note_ack(ack(7, 3), 0.1)
     seen.note_ack(ack(5, 2), 0.2)
-    assert (seen.matched(N2), seen.round(N2)) == (7, 3)
+    assert (seen.matched(N2), seen.progress[N2].round) == (7, 3)
 
 
 def test_holders_are_those_that_match() -> None:
     seen = followers()
     seen.note_ack(ack(7, 3), 0.1)
     seen.note_ack(ack(6, 3, "n3"), 0.1)
-    assert seen.holders(7) == ("n2",)
-    assert seen.holders(6) == ("n2", "n3")
+    assert seen.holders(7) == {"n2"}
+    assert seen.holders(6) == {"n2", "n3"}
     assert seen.highest_match("nobody") == 0

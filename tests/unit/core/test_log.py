@@ -126,6 +126,7 @@ def facts(log: LogIndex) -> list[object]:
         [(log.point(i), log.epoch_at(i), log.end_of(i)) for i in indexes],
         log.epoch_starts,
         log.points(),
+        log.last_point,
     ]
 
 

@@ -220,13 +220,13 @@ class Model:
         versions: dict[tuple[str, str], int] = {}
         earlier = None
         for index, (other, changes) in enumerate(self.entries[:upto], 1):
-            for change in changes:
-                if change.value is None:
-                    del versions[other.collection, change.key]
+            for _, key, value in changes:
+                if value is None:
+                    del versions[other.collection, key]
                 else:
-                    versions[other.collection, change.key] = index
+                    versions[other.collection, key] = index
             if other.request == write.request:
-                done = "".join(change.operation[0] for change in changes)
+                done = "".join(operation[0] for operation, _, _ in changes)
                 earlier = Earlier(index, other.fingerprint, done)
         keys = [operation.key for operation in write.operations]
         emptied = {o.key for o in write.operations if o.value is None or write.if_empty}

@@ -107,6 +107,19 @@ def test_a_leader_is_as_stale_as_its_last_confirmation() -> None:
     assert stale_s(stepper) == 0.25
 
 
+def test_a_deposed_leader_remembers_its_last_confirmation() -> None:
+    stepper = leading(context_of("n1"))
+    stepper.step(Tick(), after=0.5)
+    for other in disks("n2", "n3"):
+        ack = ack_from(stepper.context, other, stepper.context.log.last, round_=2)
+        stepper.step(MessageReceived(ack), after=0.25)
+    stepper.step(Tick())
+    end = stepper.context.log.last_point
+    stepper.step(MessageReceived(append_of(end, epoch=9, last=99)), after=0.25)
+    assert not stepper.replica.leads
+    assert stale_s(stepper) == 0.75
+
+
 def test_a_new_leader_knows_no_more_than_it_did_before() -> None:
     """Until its own epoch is confirmed: what others have committed it may not know yet."""
     stepper = following()

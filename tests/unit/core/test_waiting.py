@@ -55,4 +55,7 @@ def test_what_rounds_are_waited_for() -> None:
     assert oldest is not None
     assert oldest.token == 3
     assert room.oldest_unread(8) is None
-    assert WaitingRoom().highest_round == 0
+    room.release(4, 8)
+    assert room.highest_round == 8  # At most: a write still waits.
+    room.release(5, 8)
+    assert room.highest_round == 0

@@ -116,6 +116,8 @@ def test_values_that_look_like_members_keep_their_bytes() -> None:
         LINE.replace(b'"k"', b"[]"),
         LINE.replace(b'"k"', b'""'),
         LINE.replace(b'"k"', b'"_k"'),
+        LINE.replace(b'"k"', b'"k\\nk"'),
+        LINE.replace(b'"k"', b'"k\\n"'),
         LINE.replace(b'"request":"r-forms-k"', b'"request":""'),
         LINE.replace(b'"request":"r-forms-k"', b'"request":"a b"'),
         LINE.replace(b'"request":"r-forms-k"', b'"more":1'),

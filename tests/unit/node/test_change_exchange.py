@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from replicad.broker.memory import MemoryBroker, MemoryExchange
+from replicad.broker.port import Published as Answer
 from replicad.core.feed import LoggedChange
 from replicad.core.messages import Point
 from replicad.core.write import DEFINITIONS, Operation
@@ -134,7 +135,27 @@ async def test_after_a_failure_it_goes_on_with_few(
     await one.store_all(*(write_of(f"a{n}") for n in range(300)))
     async with running(exchange):
         await eventually(lambda: published.keys[-1:] == ["a299"])
-    assert published.counts == [300, 32, 32, 32, 64, 128, 76]
+    assert published.counts == [32, 32, 32, 32, 64, 32, 172]
+
+
+async def test_of_what_nobody_wants_a_few_ask(
+    exchange: ChangeExchange, one: Driven, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But what is committed after they were asked, asks again."""
+    works = MemoryBroker.publish
+
+    async def nobody_listens(broker: MemoryBroker, changes: Sequence[LoggedChange]) -> Answer:
+        answer = await works(broker, changes)
+        if not published.counts[1:]:
+            await one.store_all(write_of("meanwhile"))
+        return answer._replace(unwanted=frozenset({"forms.insert"}))
+
+    monkeypatch.setattr(MemoryBroker, "publish", nobody_listens)
+    await one.store_all(*(write_of(f"a{n}") for n in range(100)), put_of("a0", b"{}", request="r"))
+    async with running(exchange):
+        await eventually(lambda: published.keys[-1:] == ["meanwhile"])
+    assert published.keys == [*(f"a{n}" for n in range(32)), "a0", "meanwhile"]
+    assert published.counts == [32, 1, 1]
 
 
 async def test_what_went_to_the_broker_is_counted(
@@ -281,7 +302,7 @@ async def test_followers_publish_nothing(
     publishers = set[str]()
     works = MemoryBroker.publish
 
-    async def note(broker: MemoryBroker, changes: Sequence[LoggedChange]) -> int:
+    async def note(broker: MemoryBroker, changes: Sequence[LoggedChange]) -> Answer:
         publishers.add(broker.node)
         return await works(broker, changes)
 

@@ -83,16 +83,29 @@ def test_what_is_not_so_is_zero(status: Status, name: str) -> None:
 
 def test_counters_of_two_replicas_in_one_process_are_their_own() -> None:
     one, other = DriverMetrics(), DriverMetrics()
-    one.appended_bytes.inc(100)
-    one.truncations.inc()
-    one.sync_seconds.observe(0.0003)
+    one.appended_bytes += 100
+    one.truncations += 1
+    one.note_sync(0.0003)
     found = shown(one)
     assert found["replicad_log_appended_bytes_total"] == 100
     assert found["replicad_log_truncations_total"] == 1
     assert found["replicad_log_sync_seconds_count"] == 1
     assert found['replicad_log_sync_seconds_bucket{le="0.0005"}'] == 1
     assert found['replicad_log_sync_seconds_bucket{le="0.0002"}'] == 0
+    assert found["replicad_log_sync_seconds_sum"] == 0.0003
     assert shown(other)["replicad_log_appended_bytes_total"] == 0
+
+
+def test_syncs_are_counted_in_every_bucket_that_covers_them() -> None:
+    metrics = DriverMetrics()
+    for seconds in (0.0001, 0.0009, 7.0):
+        metrics.note_sync(seconds)
+    found = shown(metrics)
+    assert {
+        bound: found[f'replicad_log_sync_seconds_bucket{{le="{bound}"}}']
+        for bound in ("0.0001", "0.0005", "0.001", "1.0", "+Inf")
+    } == {"0.0001": 1, "0.0005": 1, "0.001": 2, "1.0": 2, "+Inf": 3}
+    assert found["replicad_log_sync_seconds_count"] == 3
 
 
 def test_messages_are_counted_by_type() -> None:

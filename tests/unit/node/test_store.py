@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from replicad.core.entry import encode_epoch, format_time, split_lines
+from replicad.core.entry import encode_epoch, format_time, split_lines, split_value
 from replicad.core.messages import Point
 from replicad.errors import CorruptLogError, DiskFullError, RecordsDamagedError
+from replicad.node import store as module
 from replicad.node.store import Store
 from replicad.storage.datadir import DataDirectory
+from replicad.storage.journal import Journal
 from replicad.storage.places import index_of
 from replicad.storage.sealed import seal
 from tests.support.entries import LogBuilder, opening_of, write_of
@@ -167,6 +169,55 @@ def test_a_clean_end_protects_the_last_entry(tmp_path: Path, open_store: Open) -
     damage_last_byte(tmp_path)
     with pytest.raises(CorruptLogError, match="synced up to entry 4"):
         open_store()
+
+
+def test_what_is_appended_is_applied_without_being_read_again(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    builder = fill(store, 4)
+    monkeypatch.delattr(Journal, "read")
+    store.apply(3)
+    append(store, builder, builder.inserts(3))
+    store.apply(6)
+    store.apply(7)
+    assert keys(store) == [2, 3, 4, 5, 6, 7]
+    store.abandon()
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 600, 1000, 1400])
+def test_what_is_not_kept_is_applied_from_the_log(
+    open_store: Open, monkeypatch: pytest.MonkeyPatch, kept_bytes: int
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_BYTES_MAX", kept_bytes)
+    store = open_store()
+    builder = fill(store, 3)
+    for count in (2, 1, 4):
+        append(store, builder, builder.inserts(count))
+        store.apply(builder.index.last - 2)
+    store.apply(10)
+    assert [value for _, value in scan_all(store.records, upto=10)] == values_of(store, 2, 10)
+    store.abandon()
+
+
+def test_what_was_kept_is_cut_with_the_log(open_store: Open) -> None:
+    store = open_store()
+    fill(store, 5)
+    store.apply(2)
+    store.truncate(4)
+    store.log.truncate(4)
+    other = LogBuilder()
+    other.open_epoch(1)
+    other.inserts(2)
+    append(store, other, other.insert(write_of("another")))
+    store.apply(4)
+    assert [value for _, value in scan_all(store.records, upto=4)] == values_of(store, 2, 4)
+    store.abandon()
+
+
+def values_of(store: Store, first: int, last: int) -> list[bytes]:
+    """What the entries say that was stored, by the files of the log."""
+    return [split_value(line)[1] for line in split_lines(store.read(first, last - first + 1))]
 
 
 def test_what_was_applied_is_protected_before_it_is_in_the_record_store(

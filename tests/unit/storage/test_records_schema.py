@@ -127,7 +127,7 @@ def test_rows_are_inserted_in_order_however_many_they_are(tmp_path: Path, count:
     connection = sqlite3.connect(tmp_path / "file")
     connection.execute("CREATE TABLE numbers (number, twice)")
     rows = [(number, 2 * number) for number in range(count)]
-    statements = records_schema._inserts("numbers", 2)
+    statements = records_schema._inserts("numbers", "?", "?")
     records_schema.insert(connection, statements, iter(rows))
     assert connection.execute("SELECT * FROM numbers ORDER BY rowid").fetchall() == rows
     connection.close()
