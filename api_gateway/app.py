@@ -29,24 +29,24 @@ from api_gateway.routes.queries import QueryRoutes
 from api_gateway.routes.receipts import ReceiptRoutes
 from api_gateway.routes.records import Aspect, RecordRoutes
 from api_gateway.routes.requests import RequestRoutes
-from api_gateway.web.direct import DirectRoute, DirectRoutes
 from api_gateway.web.docs_page import DocumentationRoutes
+from api_gateway.web.express import Express, ExpressRoute
 from api_gateway.web.headers import completing
-from api_gateway.web.limits import DEFAULT_LIMITS, Limits
+from api_gateway.web.limits import DEFAULT_LIMITS, Admission, Limits
 from api_gateway.web.middleware import Around
 from api_gateway.web.server import JsonErrorRunner
 from replicad.coordination.port import View
+from replicad.httpd.runner import Usual
 
 # Together with the server's own time to close this stays below the 3 s a stopping gateway has.
 _STOP_GRACE_S: Final = 1.0
 _CLOSE_S: Final = 0.5
-# An idle connection, or one on which a request's head does not arrive whole, ends after that. It
-# is longer than proxies keep theirs, so that those close first.
-_KEEPALIVE_S: Final = 75.0
 # How long what is left of a refused body is read, so that its sender gets to see the answer.
 _LINGER_S: Final = 1.0
 # An id that is far too long is answered as an invalid id, not as malformed HTTP.
 _LINE_BYTES_MAX: Final = 64 * 1024
+# A longer body is parsed beside the event loop: then the way to there does not matter.
+_USUAL_BODY_BYTES_MAX: Final = 64 * 1024
 
 
 class Views(Protocol):
@@ -97,17 +97,16 @@ async def serve_gateway(
     Raises:
         OSError: The address cannot be listened at.
     """
-    app, direct = create_app(coordinator, deadlines, limits, cors_origins)
+    app, express = create_app(coordinator, deadlines, limits, cors_origins)
     runner = JsonErrorRunner(
         app,
+        Usual(express.serve, _USUAL_BODY_BYTES_MAX),
         access_log=None,
         shutdown_timeout=_CLOSE_S,
-        keepalive_timeout=_KEEPALIVE_S,
         lingering_time=_LINGER_S,
         max_line_size=_LINE_BYTES_MAX,
         auto_decompress=False,  # bodies.py does it, and checks that the end is there.
     )
-    runner.direct = direct
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -119,14 +118,14 @@ async def serve_gateway(
 
 def create_app(
     views: Views, deadlines: Deadlines, limits: Limits, cors_origins: frozenset[str]
-) -> tuple[web.Application, DirectRoutes]:
-    """The gateway as an aiohttp application, and what it serves without; needs a running loop."""
+) -> tuple[web.Application, Express]:
+    """The gateway as an aiohttp application, and what is in front; needs a running loop."""
     watch, metrics, client = ClusterWatch(), Metrics(), LeaderClient()
     writes = Writes(client, watch, metrics)
     reads = Reads(client, watch, metrics, deadline_s=deadlines.request_s)
-    around, complete = Around(metrics, limits, cors_origins), completing(cors_origins)
-    app = web.Application(middlewares=[around.middleware()])
-    routes, direct = _routes(client, watch, metrics, writes, reads, deadlines)
+    admission = Admission(limits)
+    app = web.Application(middlewares=[Around(metrics, admission, cors_origins).middleware()])
+    routes, usual = _routes(client, watch, metrics, writes, reads, deadlines)
     app.add_routes(routes)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
@@ -148,8 +147,9 @@ def create_app(
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(drain)
-    app.on_response_prepare.append(complete)
-    return app, DirectRoutes(around, complete, direct)
+    app.on_response_prepare.append(completing(cors_origins))
+    # What an answer says to pages of other origins is left to the application.
+    return app, Express(metrics, admission, () if cors_origins else usual)
 
 
 def _routes(
@@ -159,8 +159,8 @@ def _routes(
     writes: Writes,
     reads: Reads,
     deadlines: Deadlines,
-) -> tuple[list[web.RouteDef], list[DirectRoute]]:
-    """Everything that is served, and what of it is served without the router, too."""
+) -> tuple[list[web.RouteDef], list[ExpressRoute]]:
+    """Everything that is served, and what of it is served in front of the application, too."""
     definitions = Definitions(reads)
     records = RecordWrites(writes, reads, definitions, deadline_s=deadlines.request_s)
     collections = CollectionWrites(writes, reads, definitions, deadline_s=deadlines.request_s)
@@ -184,4 +184,4 @@ def _routes(
         *OperationRoutes(client, watch, metrics).routes(),
         *DocumentationRoutes().routes(),
     ]
-    return routes, [*forms.direct_routes(), *each_record.direct_routes()]
+    return routes, [*forms.express_routes(), *each_record.express_routes()]

@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import Final, NamedTuple
 
-from aiohttp import web
+from multidict import MultiMapping
 
 from api_gateway.errors import InvalidRequestError
 
@@ -29,15 +29,15 @@ class Key(NamedTuple):
     is_own: bool
 
 
-def key_of(request: web.Request) -> Key:
-    """The request's Idempotency-Key, or a new one if it has none.
+def key_of(headers: MultiMapping[str]) -> Key:
+    """The Idempotency-Key that a request's headers name, or a new one if they have none.
 
     Raises:
         InvalidRequestError: It has several, or one that breaks the rule.
     """
-    if "Idempotency-Key" not in request.headers:
+    if "Idempotency-Key" not in headers:
         return Key(new_key(), is_own=False)
-    keys = request.headers.getall("Idempotency-Key")
+    keys = headers.getall("Idempotency-Key")
     if len(keys) > 1:
         raise _invalid()
     return Key(check_key(keys[0]), is_own=True)

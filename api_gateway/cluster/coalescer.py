@@ -32,8 +32,8 @@ ANSWER = TypeVar("ANSWER")
 _WORKERS: Final = 2
 # Of calls: not worth a batch of its own, while more may come in the same moment.
 _SHARE_MIN: Final = 16
-# Of the event loop, from a request's bytes to its call: the server's task, the handler.
-_TURNS_TO_CALL: Final = 3
+# Of the event loop, from a request's bytes to its call: the handler's task.
+_TURNS_TO_CALL: Final = 2
 # A first attempt that begins any later would, as likely as not, only turn a clear "not stored"
 # into an "unknown".
 _LAST_ATTEMPT_S: Final = 0.2
@@ -110,6 +110,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         self._queued = asyncio.Event()
         self._waiting: set[Call[PAYLOAD, ANSWER]] = set()
         self._waiting_bytes = 0
+        self._answered_together = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._workers: set[asyncio.Task[None]] = set()
@@ -215,8 +216,11 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         """Wait until a share is there, or nothing more arrives.
 
         A batch costs as much as dozens of calls. Clients that were answered together ask again
-        together: that the first of them travels alone, and the others after it, helps nobody.
+        together: that the first of them travels alone, and the others after it, helps nobody. Who
+        was answered alone has nobody to wait for.
         """
+        if self._answered_together == 1:
+            return
         quiet, seen = 0, len(self._queue)
         while quiet < _TURNS_TO_CALL and seen < self._share:
             await asyncio.sleep(0)
@@ -248,6 +252,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
                 await self._send(leader, batch)
         except (LeaderError, TimeoutError):
             pass  # The calls tell: whatever is not answered is tried again.
+        self._answered_together = len(batch)
         again = [call for call in batch if not call.answer.done()]
         if again:
             self._retries.inc(len(again))

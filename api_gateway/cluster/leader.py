@@ -33,7 +33,8 @@ class Committed:
         done: What it did to each record, in order: letters of `entry.DONE`.
         again: Whether this is the outcome of an earlier attempt or request.
         acks: The replicas that hold it.
-        timing: Milliseconds by name: the leader's fsync, each follower's ack.
+        timing: Milliseconds by name, the leader's fsync and each follower's ack, as the header
+            Server-Timing tells them (W3C Server Timing); empty if nothing was awaited.
     """
 
     index: int
@@ -42,7 +43,7 @@ class Committed:
     done: str
     again: bool
     acks: tuple[str, ...]
-    timing: Mapping[str, float]
+    timing: str
 
 
 class Refusal(StrEnum):
@@ -104,11 +105,13 @@ class LeaderClient:
             NoAnswerError: Any of them may have been appended.
         """
         body, _ = await self._post(leader, "writes", b"".join(lines))
-        answers = _lines(leader, body, count=len(lines))
         try:
-            return [_decode_outcome(answer) for answer in answers]
-        except (ValueError, KeyError, TypeError) as error:
+            outcomes = _decode_outcomes(orjson.loads(body))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NoAnswerError(f"{leader.name} sent an answer that is none") from error
+        if len(outcomes) != len(lines):
+            raise NoAnswerError(f"{leader.url} answered {len(outcomes)} of {len(lines)}")
+        return outcomes
 
     async def get(
         self, source: Leader | Source, names: Sequence[RecordName]
@@ -315,22 +318,22 @@ def decode_record(line: bytes) -> Stored | None:
     return Stored(int(version), value)
 
 
-def _decode_outcome(line: bytes) -> WriteOutcome:
-    answer = orjson.loads(line)
-    match answer["status"]:
+def _decode_outcomes(told: dict[str, Any]) -> list[WriteOutcome]:
+    acks = tuple(told["acks"])
+    timing = ", ".join(f"{name};dur={ms}" for name, ms in told["timing"].items())
+    return [_decode_outcome(outcome, acks, timing) for outcome in told["outcomes"]]
+
+
+def _decode_outcome(outcome: dict[str, Any], acks: tuple[str, ...], timing: str) -> WriteOutcome:
+    match outcome["status"]:
         case "committed":
             return Committed(
-                index=answer["index"],
-                epoch=answer["epoch"],
-                digest=answer["digest"],
-                done=answer["done"],
-                again=answer["again"],
-                acks=tuple(answer["acks"]),
-                timing=answer["timing"],
+                *(outcome["index"], outcome["epoch"], outcome["digest"], outcome["done"]),
+                *(outcome["again"], acks, timing),
             )
         case "rejected":
-            return Rejected(Reason(answer["reason"]), answer["position"], answer["version"])
+            return Rejected(Reason(outcome["reason"]), outcome["position"], outcome["version"])
         case "refused":
-            return Refusal(answer["reason"])
+            return Refusal(outcome["reason"])
         case unresolved:
             return Unresolved(unresolved)

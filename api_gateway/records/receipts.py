@@ -19,9 +19,7 @@ def proof_of(committed: Committed) -> dict[str, str]:
         headers["X-Replicad-Epoch"] = str(committed.epoch)
         headers["X-Replicad-Digest"] = committed.digest
     if committed.timing:
-        headers["Server-Timing"] = ", ".join(
-            f"{name};dur={milliseconds}" for name, milliseconds in committed.timing.items()
-        )
+        headers["Server-Timing"] = committed.timing
     if committed.again:
         headers["Idempotency-Replayed"] = "true"
     return headers

@@ -71,9 +71,13 @@ class CollectionRoutes:
 
     async def put(self, request: web.Request) -> web.Response:
         """Define a collection, anew or otherwise than before."""
-        name, idempotency, condition = _name_of(request), key_of(request), _condition_of(request)
+        name, idempotency, condition = (
+            _name_of(request),
+            key_of(request.headers),
+            _condition_of(request),
+        )
         force = _force_of(request)
-        check_media_type(request, "application/json")
+        check_media_type(request.headers, "application/json")
         body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         definition, committed, failing = await self.collections.put(
             name, body.document, condition, idempotency, force=force
@@ -94,7 +98,11 @@ class CollectionRoutes:
 
     async def delete(self, request: web.Request) -> web.Response:
         """Remove a collection that is empty."""
-        name, idempotency, condition = _name_of(request), key_of(request), _condition_of(request)
+        name, idempotency, condition = (
+            _name_of(request),
+            key_of(request.headers),
+            _condition_of(request),
+        )
         committed = await self.collections.delete(name, condition, idempotency)
         receipt = orjson.dumps(receipt_of(committed, DEFINITIONS, name))
         return responses.raw_json(receipt, headers=proof_of(committed))

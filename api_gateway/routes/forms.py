@@ -28,10 +28,11 @@ from api_gateway.records.forms import check_id, parse_form
 from api_gateway.records.receipts import proof_of
 from api_gateway.records.record_writes import RecordWrites
 from api_gateway.web import responses
-from api_gateway.web.bodies import parsed, read_body
+from api_gateway.web.bodies import parsed
 from api_gateway.web.compression import CodedStream
-from api_gateway.web.direct import CONSISTENCY, ID, DirectRoute
-from api_gateway.web.ready import JSON_CONTENT, Ready
+from api_gateway.web.express import CONSISTENCY, ID, ExpressRoute, routed
+from api_gateway.web.ready import JSON_CONTENT, as_response, ready
+from replicad.httpd.messages import Answer, Request
 
 _GENERO_CHARACTERS_MAX: Final = 128
 # Slashes and line ends included, which `.` would leave out.
@@ -59,34 +60,34 @@ class FormRoutes:
         everything = "/API/ObtenerTodosLosFormularios"
         return [
             web.get(f"/API/VerificaFormularioDuplicado/{{id:{_ANYTHING}}}", self.verify),
-            web.post("/API/IngresarFormulario", self.insert),
+            web.post("/API/IngresarFormulario", routed(self.insert, self.body_timeout_s)),
             web.get(f"/API/ObtenerUnFormulario/{{id:{_ANYTHING}}}", self.get_one),
             web.get(everything, self.get_all, allow_head=False),
             web.get(f"{everything}/{{anything:{_ANYTHING}}}", self.get_all, allow_head=False),
             web.get("/API/ObtenerGeneros/{genero:[^/]+}", self.get_genero, allow_head=False),
         ]
 
-    def direct_routes(self) -> list[DirectRoute]:
+    def express_routes(self) -> list[ExpressRoute]:
         """Those of them that most requests take."""
         one, insert = "/API/ObtenerUnFormulario/", "/API/IngresarFormulario"
         pattern = re.compile(re.escape(one) + ID + CONSISTENCY)
         name = web.DynamicResource(f"{one}{{id:{_ANYTHING}}}").canonical
         return [
-            DirectRoute("POST", re.compile(re.escape(insert)), insert, self.insert),
-            DirectRoute("GET", pattern, name, self.get_one_by),
+            ExpressRoute("POST", re.compile(re.escape(insert)), insert, self.insert),
+            ExpressRoute("GET", pattern, name, self.get_one_by),
         ]
 
     async def verify(self, request: web.Request) -> web.StreamResponse:
         """Tell whether there is a form with this id."""
         stored, headers = await self._get(request.match_info["id"], wish_of(request))
         if stored is None:
-            return responses.ok(NoSuchRecordError.older_spanish, headers)
+            return as_response(responses.ok(NoSuchRecordError.older_spanish, headers))
         return responses.error(RecordExistsError.older_spanish, status=200, headers=headers)
 
-    async def insert(self, request: web.Request) -> web.StreamResponse:
+    async def insert(self, request: Request) -> Answer:
         """Store a new form."""
-        idempotency_key = key_of(request)
-        form = await parsed(parse_form, await read_body(request, self.body_timeout_s))
+        idempotency_key = key_of(request.headers)
+        form = await parsed(parse_form, request.body)
         try:
             _, committed = await self.writes.insert(FORMS, form, idempotency_key)
         except InvalidRecordError as error:
@@ -96,19 +97,18 @@ class FormRoutes:
 
     async def get_one(self, request: web.Request) -> web.StreamResponse:
         """Give one form back, byte for byte as it is stored."""
-        return await self._get_one(request.match_info["id"], wish_of(request))
+        return as_response(await self._get_one(request.match_info["id"], wish_of(request)))
 
-    async def get_one_by(
-        self, request: web.Request, key: str, level: str | None
-    ) -> web.StreamResponse:
+    async def get_one_by(self, request: Request, key: str, level: str | None) -> Answer:
         """The same, by what is in the path and in the query."""
         return await self._get_one(key, wish_by(request.headers, [level] if level else []))
 
-    async def _get_one(self, key: str, wish: Wish) -> web.StreamResponse:
+    async def _get_one(self, key: str, wish: Wish) -> Answer:
         stored, headers = await self._get(key, wish)
         if stored is None:
-            return responses.error(NoSuchRecordError.older_spanish, status=404, headers=headers)
-        return Ready(stored.value, headers=headers)
+            body = responses.error_body(NoSuchRecordError.older_spanish)
+            return ready(body, status=404, headers=headers)
+        return ready(stored.value, headers=headers)
 
     async def _get(self, key: str, wish: Wish) -> tuple[Stored | None, Mapping[str, str]]:
         stored, seen = await self.reads.get(FORMS, check_id(key), wish)

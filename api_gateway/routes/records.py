@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 from aiohttp import web
+from multidict import MultiMapping
 
 from api_gateway.cluster.leader import Committed
 from api_gateway.errors import InvalidQueryError, InvalidRequestError, NoSuchRecordError
@@ -30,9 +31,10 @@ from api_gateway.records.record_writes import RecordWrites
 from api_gateway.records.strict_json import parse_object
 from api_gateway.web import responses
 from api_gateway.web.bodies import check_media_type, parsed, read_body
-from api_gateway.web.direct import CONSISTENCY, ID, DirectRoute
-from api_gateway.web.ready import Ready
+from api_gateway.web.express import CONSISTENCY, ID, ExpressRoute, routed
+from api_gateway.web.ready import as_response, ready
 from replicad.core.write import Condition, Wanted
+from replicad.httpd.messages import Answer, Request
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -65,18 +67,18 @@ class RecordRoutes:
             web.post(RECORDS, self.insert),
             web.post(f"{RECORDS}:batch", self.batch),
             web.get(RECORD, self.get),
-            web.put(RECORD, self.put),
+            web.put(RECORD, routed(self.put, self.body_timeout_s)),
             web.patch(RECORD, self.patch),
             web.delete(RECORD, self.delete),
         ]
 
-    def direct_routes(self) -> list[DirectRoute]:
+    def express_routes(self) -> list[ExpressRoute]:
         """Those of them that most requests take."""
         path = f"/v1/collections/{ID}/records/{ID}"
         name = web.DynamicResource(RECORD).canonical
         return [
-            DirectRoute("GET", re.compile(path + CONSISTENCY), name, self.get_by),
-            DirectRoute("PUT", re.compile(path), name, self.put_by),
+            ExpressRoute("GET", re.compile(path + CONSISTENCY), name, self.get_by),
+            ExpressRoute("PUT", re.compile(path), name, self.put),
         ]
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -90,18 +92,16 @@ class RecordRoutes:
                     f"A record has no view by the parameter «{parameter[:64]}».",
                     f"Un registro no se puede ver por el parámetro «{parameter[:64]}».",
                 )
-        return await self._get(request, collection, key, wish_of(request))
+        return as_response(await self._get(request.headers, collection, key, wish_of(request)))
 
     async def get_by(
-        self, request: web.Request, collection: str, key: str, level: str | None
-    ) -> web.StreamResponse:
+        self, request: Request, collection: str, key: str, level: str | None
+    ) -> Answer:
         """The same, by what is in the path and in the query."""
         wish = wish_by(request.headers, [level] if level else [])
-        return await self._get(request, check_name(collection), check_id(key), wish)
+        return await self._get(request.headers, check_name(collection), check_id(key), wish)
 
-    async def _get(
-        self, request: web.Request, collection: str, key: str, wish: Wish
-    ) -> web.StreamResponse:
+    async def _get(self, asked: MultiMapping[str], collection: str, key: str, wish: Wish) -> Answer:
         stored, seen = await self.reads.get(collection, key, wish)
         if stored is None:
             await self.definitions.check_exists(collection, wish)
@@ -109,56 +109,50 @@ class RecordRoutes:
             error.headers = seen.headers(wish.level)
             raise error
         headers = {**seen.headers(wish.level), "ETag": etag_of(stored.version)}
-        if is_known(request.headers.getall("If-None-Match", []), stored.version):
-            return web.Response(status=304, headers=headers)
-        return Ready(stored.value, headers=headers)
+        if is_known(asked.getall("If-None-Match", []), stored.version):
+            return ready(b"", status=304, headers=headers)
+        return ready(stored.value, headers=headers)
 
-    async def put(self, request: web.Request) -> web.StreamResponse:
+    async def put(self, request: Request, collection: str, key: str) -> Answer:
         """Store a record, new or not."""
-        return await self.put_by(
-            request, request.match_info["collection"], request.match_info["id"]
-        )
-
-    async def put_by(self, request: web.Request, collection: str, key: str) -> web.StreamResponse:
-        """The same, by what is in the path."""
         check_name(collection)
         check_id(key)
-        idempotency, condition = key_of(request), _condition_of(request)
-        check_media_type(request, JSON)
-        body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
+        idempotency, condition = key_of(request.headers), _condition_of(request.headers)
+        check_media_type(request.headers, JSON)
+        body = await parsed(parse_object, request.body)
         committed = await self.writes.put(collection, key, body, condition, idempotency)
         return _receipt(committed, collection, key)
 
     async def insert(self, request: web.Request) -> web.StreamResponse:
         """Store a new record under the id that it holds."""
-        collection, idempotency = _collection_of(request), key_of(request)
+        collection, idempotency = _collection_of(request), key_of(request.headers)
         _check_unconditional(request)
-        check_media_type(request, JSON)
+        check_media_type(request.headers, JSON)
         body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         key, committed = await self.writes.insert(collection, body, idempotency)
-        return _receipt(committed, collection, key)
+        return as_response(_receipt(committed, collection, key))
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
         """Apply a merge patch to a record."""
         collection, key = _name_of(request)
-        idempotency, condition = key_of(request), _condition_on_what_is_there(request)
-        check_media_type(request, MERGE_PATCH, JSON)
+        idempotency, condition = key_of(request.headers), _condition_on_what_is_there(request)
+        check_media_type(request.headers, MERGE_PATCH, JSON)
         body = await parsed(parse_object, await read_body(request, self.body_timeout_s))
         committed = await self.writes.patch(collection, key, body.canonical, condition, idempotency)
-        return _receipt(committed, collection, key)
+        return as_response(_receipt(committed, collection, key))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a record."""
         collection, key = _name_of(request)
-        idempotency, condition = key_of(request), _condition_on_what_is_there(request)
+        idempotency, condition = key_of(request.headers), _condition_on_what_is_there(request)
         committed = await self.writes.delete(collection, key, condition, idempotency)
-        return _receipt(committed, collection, key)
+        return as_response(_receipt(committed, collection, key))
 
     async def batch(self, request: web.Request) -> web.Response:
         """Do several operations, all or none."""
-        collection, idempotency = _collection_of(request), key_of(request)
+        collection, idempotency = _collection_of(request), key_of(request.headers)
         _check_unconditional(request)
-        check_media_type(request, JSON)
+        check_media_type(request.headers, JSON)
         body = await read_body(request, self.body_timeout_s, BATCH_MEBIBYTES_MAX)
         batch = await parsed(parse_batch, body)
         committed = await self.writes.batch(collection, batch, idempotency)
@@ -175,14 +169,12 @@ def _name_of(request: web.Request) -> tuple[str, str]:
     return _collection_of(request), check_id(request.match_info["id"])
 
 
-def _condition_of(request: web.Request) -> Condition:
-    return condition_of(
-        request.headers.getall("If-Match", []), request.headers.getall("If-None-Match", [])
-    )
+def _condition_of(headers: MultiMapping[str]) -> Condition:
+    return condition_of(headers.getall("If-Match", []), headers.getall("If-None-Match", []))
 
 
 def _condition_on_what_is_there(request: web.Request) -> Condition:
-    condition = _condition_of(request)
+    condition = _condition_of(request.headers)
     if condition is Wanted.ABSENT:
         raise InvalidRequestError(
             "If-None-Match makes no sense here: the record must be there.",
@@ -192,14 +184,14 @@ def _condition_on_what_is_there(request: web.Request) -> Condition:
 
 
 def _check_unconditional(request: web.Request) -> None:
-    if _condition_of(request) is not Wanted.ANYTHING:
+    if _condition_of(request.headers) is not Wanted.ANYTHING:
         raise InvalidRequestError(
             "This request takes neither If-Match nor If-None-Match.",
             "Esta solicitud no admite If-Match ni If-None-Match.",
         )
 
 
-def _receipt(committed: Committed, collection: str, key: str) -> Ready:
+def _receipt(committed: Committed, collection: str, key: str) -> Answer:
     headers, status = proof_of(committed), status_of(committed)
     etag = etag_after(committed)
     if etag is not None:
@@ -207,4 +199,4 @@ def _receipt(committed: Committed, collection: str, key: str) -> Ready:
     if status == 201:
         headers["Location"] = f"/v1/collections/{collection}/records/{key}"
     receipt = orjson.dumps(receipt_of(committed, collection, key))
-    return Ready(receipt, status=status, headers=headers)
+    return ready(receipt, status=status, headers=headers)

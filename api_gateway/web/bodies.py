@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -19,6 +19,7 @@ from api_gateway.errors import (
     UnsupportedEncodingError,
     UnsupportedMediaTypeError,
 )
+from replicad.httpd.messages import Request
 
 RECORD_MEBIBYTES_MAX: Final = 1
 _MEBIBYTE: Final = 1024 * 1024
@@ -67,6 +68,16 @@ _room: Final = Room(512 * _MEBIBYTE)
 
 # Few: what is parsed takes many times the memory of its text, and nothing else should wait for it.
 _parsers: Final = ThreadPoolExecutor(2, thread_name_prefix="parser")
+
+
+async def whole(request: web.Request, timeout_s: float) -> Request:
+    """A request that aiohttp has read the head of, with its body, in the form of usual ones.
+
+    Raises:
+        RequestError: As `read_body`.
+    """
+    body = await read_body(request, timeout_s)
+    return Request(request.method, request.raw_path, request.headers, body, request.remote)
 
 
 async def read_body(
@@ -124,13 +135,14 @@ async def parsed(parse: Callable[[bytes], T], body: bytes) -> T:
     return await asyncio.get_running_loop().run_in_executor(_parsers, parse, body)
 
 
-def check_media_type(request: web.Request, *media_types: str) -> None:
+def check_media_type(headers: Mapping[str, str], *media_types: str) -> None:
     """Make sure that the body comes as one of these, or does not say as what it comes.
 
     Raises:
         UnsupportedMediaTypeError: It says that it is something else.
     """
-    if CONTENT_TYPE in request.headers and request.content_type not in media_types:
+    told = headers.get(CONTENT_TYPE)
+    if told is not None and told.partition(";")[0].strip().lower() not in media_types:
         raise UnsupportedMediaTypeError(
             f"The body must come with Content-Type: {' or '.join(media_types)}.",
             f"El cuerpo debe enviarse con Content-Type: {' o '.join(media_types)}.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -106,14 +107,17 @@ async def encode_whole(body: bytes, coding: Coding) -> bytes:
     return b"".join((*parts, encoder.finish()))
 
 
-async def compress_body(request: web.Request, response: web.StreamResponse) -> None:
-    """Compress an answer that is there as a whole; see CodedStream for the others."""
+async def compress_body(asked: Mapping[str, str], response: web.StreamResponse) -> None:
+    """Compress an answer that is there as a whole, if the request's headers allow it.
+
+    See CodedStream for the others.
+    """
     if (
         isinstance(response, web.Response)
         and isinstance(response.body, bytes)
         and len(response.body) >= BODY_BYTES_MIN
         and CONTENT_ENCODING not in response.headers
-        and (coding := preferred_coding(request.headers.get(ACCEPT_ENCODING)))
+        and (coding := preferred_coding(asked.get(ACCEPT_ENCODING)))
     ):
         response.body = await encode_whole(response.body, coding)
         response.headers[CONTENT_ENCODING] = coding

@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_ENCODING, CACHE_CONTROL, ETAG, ORIGIN, VARY
+from multidict import CIMultiDict
 
 from api_gateway.web.cors import ANY_ORIGIN, cors_headers
 
@@ -21,9 +22,6 @@ _ALWAYS: Final = {
 }
 
 
-Complete = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
-
-
 def safe_headers(*, has_etag: bool) -> dict[str, str]:
     """What all answers carry that are no pages, whoever asks.
 
@@ -33,7 +31,17 @@ def safe_headers(*, has_etag: bool) -> dict[str, str]:
     return {**_ALWAYS, CONTENT_SECURITY_POLICY: _NOT_A_PAGE, CACHE_CONTROL: cached}
 
 
-def completing(origins: frozenset[str]) -> Complete:
+def complete(headers: CIMultiDict[str], vary: str = ACCEPT_ENCODING) -> None:
+    """Complete the headers of an answer."""
+    headers.update(_ALWAYS)
+    for name, value in safe_headers(has_etag=ETAG in headers).items():
+        headers.setdefault(name, value)
+    headers.add(VARY, vary)
+
+
+def completing(
+    origins: frozenset[str],
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """A hook that completes an answer's headers just before they are sent.
 
     Args:
@@ -43,13 +51,9 @@ def completing(origins: frozenset[str]) -> Complete:
     if origins and ANY_ORIGIN not in origins:
         vary = f"{ACCEPT_ENCODING}, {ORIGIN}"
 
-    async def complete(request: web.Request, response: web.StreamResponse) -> None:
-        headers = response.headers
-        headers.update(_ALWAYS)
-        for name, value in safe_headers(has_etag=ETAG in headers).items():
-            headers.setdefault(name, value)
-        headers.add(VARY, vary)
+    async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+        complete(response.headers, vary)
         if origins:
-            headers.update(cors_headers(origins, request.headers.get(ORIGIN)))
+            response.headers.update(cors_headers(origins, request.headers.get(ORIGIN)))
 
-    return complete
+    return on_prepare

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from api_gateway.errors import TooManyRequestsError
 
@@ -17,10 +17,6 @@ from api_gateway.errors import TooManyRequestsError
 _UNLIMITED: Final = frozenset(("/healthz", "/readyz", "/metrics"))
 # Some 10 MB of addresses.
 _CLIENTS_MAX: Final = 100_000
-
-
-Answering = Callable[..., Awaitable[web.StreamResponse]]
-"""A handler that takes a request, and what was caught in its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,21 +89,19 @@ class Admission:
             burst = limits.burst or max(1, math.ceil(limits.requests_per_s))
             self._limiter = RateLimiter(limits.requests_per_s, burst)
 
-    async def run(
-        self, request: web.Request, handler: Answering, caught: tuple[str | None, ...]
-    ) -> web.StreamResponse:
-        """Have the request answered, if that is within the limits.
+    @property
+    def is_open(self) -> bool:
+        """Whether any client may ask now, as far as is known without looking at the client."""
+        return self._limiter is None and self.in_flight < self._in_flight_max
 
-        Args:
-            request: The request.
-            handler: Takes the request and `caught`.
-            caught: What stands in the path.
+    async def run(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Have the request answered, if that is within the limits.
 
         Raises:
             TooManyRequestsError: It is not.
         """
         if request.raw_path.partition("?")[0] in _UNLIMITED:
-            return await handler(request, *caught)
+            return await handler(request)
         if self.in_flight >= self._in_flight_max:
             raise _overloaded()
         if self._limiter is not None:
@@ -117,7 +111,7 @@ class Admission:
                 raise _too_fast(wait_s)
         self.in_flight += 1
         try:
-            return await handler(request, *caught)
+            return await handler(request)
         finally:
             self.in_flight -= 1
 

@@ -23,8 +23,7 @@ from api_gateway.reading.query_strings import check_encoding
 from api_gateway.web import responses
 from api_gateway.web.compression import compress_body
 from api_gateway.web.cors import is_preflight, preflight_answer
-from api_gateway.web.limits import Admission, Answering, Limits
-from api_gateway.web.ready import Ready
+from api_gateway.web.limits import Admission
 
 # Of these bad encoding is told; elsewhere it means nothing, or any was taken always.
 _CHECKED: Final = "/v1/collections"
@@ -33,12 +32,12 @@ _CHECKED: Final = "/v1/collections"
 class Around:
     """All of it in one place: a request pays for each layer around its handler."""
 
-    def __init__(self, metrics: Metrics, limits: Limits, origins: frozenset[str]) -> None:
-        """Count into `metrics`, allow what `limits` allow, and serve pages of `origins`."""
+    def __init__(self, metrics: Metrics, admission: Admission, origins: frozenset[str]) -> None:
+        """Count into `metrics`, let in what `admission` allows, and serve pages of `origins`."""
         self._requests = metrics.requests
-        self._admission = Admission(limits)
+        self._admission = admission
         self._origins = origins
-        metrics.in_flight.set_function(lambda: self._admission.in_flight)
+        metrics.in_flight.set_function(lambda: admission.in_flight)
 
     def middleware(self) -> Middleware:
         """The same for an application's handlers."""
@@ -51,30 +50,19 @@ class Around:
 
         return around
 
-    async def run(
-        self, request: web.Request, route: str, handler: Answering, *caught: str | None
-    ) -> web.StreamResponse:
-        """Have `handler` answer the request, which counts as one of `route`.
-
-        Args:
-            request: The request.
-            route: What the router calls it.
-            handler: Takes the request and `caught`.
-            caught: What stands in the path.
-        """
+    async def run(self, request: web.Request, route: str, handler: Handler) -> web.StreamResponse:
+        """Have `handler` answer the request, which counts as one of `route`."""
         # Routes and methods are the server's: a client must not be able to make up labels.
         method = request.method if request.method in METH_ALL else "other"
         status, started = 500, perf_counter()
         try:
-            response = await self._answer(request, handler, caught)
+            response = await self._answer(request, handler)
             status = response.status
         finally:
             self._requests.observe(route, method, status, perf_counter() - started)
         return response
 
-    async def _answer(
-        self, request: web.Request, handler: Answering, caught: tuple[str | None, ...]
-    ) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         response: web.StreamResponse
         try:
             query = request.rel_url.raw_query_string
@@ -82,16 +70,12 @@ class Around:
                 check_encoding(query)
             if is_preflight(request, self._origins):
                 return preflight_answer()
-            response = await self._admission.run(request, handler, caught)
+            response = await self._admission.run(request, handler)
         except RequestError as failure:
             response = _refusal(request, failure)
         except web.HTTPException as failure:
             response = _refusal(request, _as_request_error(failure))
-        if isinstance(response, Ready):
-            if not self._origins and response.suits(request):
-                return response
-            response = response.as_response()
-        await compress_body(request, response)
+        await compress_body(request.headers, response)
         return response
 
 

@@ -11,7 +11,8 @@ from aiohttp import web
 from api_gateway.errors import RequestError
 from api_gateway.web import problems
 from api_gateway.web.languages import Language, encode, preferred_language
-from api_gateway.web.ready import JSON_CONTENT, Ready
+from api_gateway.web.ready import JSON_CONTENT, ready
+from replicad.httpd.messages import Answer
 
 _PROBLEM_PATHS: Final = ("/v1", "/docs", "/openapi.json")
 
@@ -23,15 +24,19 @@ def raw_json(
     return web.Response(body=body, status=status, headers={**JSON_CONTENT, **(headers or {})})
 
 
-def ok(message: str, headers: Mapping[str, str]) -> Ready:
+def ok(message: str, headers: Mapping[str, str]) -> Answer:
     """A success that says something."""
-    return Ready(orjson.dumps({"status": "ok", "message": message}), headers=headers)
+    return ready(orjson.dumps({"status": "ok", "message": message}), headers=headers)
 
 
 def error(message: str, *, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
     """An error with a message in Spanish, as the older paths tell it."""
-    body = orjson.dumps({"status": "error", "message": message})
-    return raw_json(body, status=status, headers=headers)
+    return raw_json(error_body(message), status=status, headers=headers)
+
+
+def error_body(message: str) -> bytes:
+    """What the older paths say of an error."""
+    return orjson.dumps({"status": "error", "message": message})
 
 
 def refusal(failure: RequestError, *, path: str, accept_language: str | None) -> web.Response:

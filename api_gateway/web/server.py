@@ -20,8 +20,8 @@ from api_gateway.errors import (
     RequestError,
 )
 from api_gateway.web import responses
-from api_gateway.web.direct import DirectRoutes
 from api_gateway.web.headers import safe_headers
+from replicad.httpd.runner import Runner, Server
 
 _REQUEST_LINE: Final = re.compile(rb"[A-Z]+ (/[!-~]{0,16})")
 _NOT_HTTP: Final = (
@@ -34,30 +34,21 @@ _NOT_A_PATH: Final = (
 )
 
 
-class JsonErrorRunner(web.AppRunner):
-    """An AppRunner whose connections answer every error in JSON.
-
-    Attributes:
-        direct: What is served without the application; None for nothing.
-    """
-
-    direct: DirectRoutes | None = None
+class JsonErrorRunner(Runner):
+    """A Runner whose connections answer every error in JSON."""
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        direct = self.direct
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             try:
-                if direct is not None and isinstance(request, web.Request):
-                    response = await direct.serve(request)
-                    if response is not None:
-                        return response
                 return await server.request_handler(request)
             except web.HTTPExpectationFailed:
                 return _refusal(ExpectationFailedError(), request)
 
-        return _JsonErrorServer(handle, request_factory=server.request_factory, **self._kwargs)
+        return _JsonErrorServer(
+            self.usual, handle, request_factory=server.request_factory, **self._kwargs
+        )
 
 
 def _refusal(failure: RequestError, request: web.BaseRequest) -> web.Response:
@@ -67,8 +58,8 @@ def _refusal(failure: RequestError, request: web.BaseRequest) -> web.Response:
     return response
 
 
-class _JsonErrorServer(web.Server):
-    def __call__(self) -> web.RequestHandler:
+class _JsonErrorServer(Server):
+    def handler(self) -> web.RequestHandler:
         return _JsonErrorHandler(self, loop=self._loop, **self._kwargs)
 
 

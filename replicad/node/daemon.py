@@ -35,6 +35,7 @@ from replicad.errors import (
     ProtocolViolationError,
     ReplicadError,
 )
+from replicad.httpd.runner import Runner
 from replicad.node.change_exchange import ChangeExchange
 from replicad.node.driver import Driver
 from replicad.node.gates import Json
@@ -277,10 +278,12 @@ class Node:
         return store
 
     async def _serve(self) -> None:
-        app = NodeHttp(self, self._settings.name, self._settings.data_dir).application()
+        http = NodeHttp(self, self._settings.name, self._settings.data_dir)
+        app = http.application()
         app.add_routes(self._snapshots.routes())
-        self._runner = web.AppRunner(
+        self._runner = Runner(
             app,
+            http.usual(),
             access_log=None,
             shutdown_timeout=SHUTDOWN_S,
             auto_decompress=False,  # Gateways send plain bytes; anything else is malformed.

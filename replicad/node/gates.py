@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import orjson
 from aiohttp import web
 
+from replicad.httpd.messages import Request
 from replicad.node.driver import Driver
 
 EPOCH: Final = "X-Replicad-Epoch"
@@ -38,7 +39,7 @@ class Served(Protocol):
         """The body of /internal/status."""
 
 
-def led(node: Served, request: web.Request) -> tuple[Driver, int]:
+def led(node: Served, request: web.Request | Request) -> tuple[Driver, int]:
     """The driver and the epoch, if the request is meant for this leader in this epoch (rule 10).
 
     Raises:
@@ -54,7 +55,7 @@ def led(node: Served, request: web.Request) -> tuple[Driver, int]:
     return driver, epoch
 
 
-async def admit(node: Served, request: web.Request) -> Driver:
+async def admit(node: Served, request: web.Request | Request) -> Driver:
     """The driver whose records may be read now, before anything else is awaited (rule 11).
 
     Strong reads, which name an epoch, are admitted by a leader that a round has confirmed;
@@ -119,7 +120,7 @@ def bad_request(message: str) -> web.HTTPException:
     return refusal(web.HTTPBadRequest, {"error": message})
 
 
-def _integer(request: web.Request, header: str) -> int:
+def _integer(request: web.Request | Request, header: str) -> int:
     try:
         return int(request.headers.get(header, ""))
     except ValueError:

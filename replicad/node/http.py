@@ -5,15 +5,15 @@ Source: docs/protocol.md, "Gateway and leader".
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from replicad.core.effects import (
-    AnswerWrites,
     Committed,
     Refusal,
     Rejected,
@@ -23,6 +23,8 @@ from replicad.core.effects import (
 from replicad.core.entry import split_lines
 from replicad.core.write import decode_write
 from replicad.errors import MalformedEntryError
+from replicad.httpd.messages import Answer, Request
+from replicad.httpd.runner import Usual
 from replicad.node.gates import Json, Served, bad_request, led, refusal, told_when_stopped
 from replicad.node.history import describe_history
 from replicad.node.http_changes import HttpChanges
@@ -31,6 +33,7 @@ from replicad.node.http_export import HttpExport
 from replicad.node.http_queries import HttpQueries
 from replicad.node.http_reads import HttpReads
 from replicad.node.log_stream import LogStream
+from replicad.node.usual import JSON, Handler, answered, routed
 
 _BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 
@@ -43,13 +46,28 @@ class NodeHttp:
         self._node = node
         self._name = name
         self._data_dir = data_dir
+        reads = HttpReads(node, name)
+        self._usual: dict[str, Handler] = {
+            "/internal/writes": self._writes,
+            "/internal/gets": reads.gets,
+        }
+
+    def usual(self) -> Usual:
+        """What most requests are for."""
+
+        def serve(request: Request) -> Coroutine[Any, Any, Answer] | None:
+            handler = self._usual.get(request.target) if request.method == "POST" else None
+            return None if handler is None else answered(handler, request)
+
+        return Usual(serve, _BODY_BYTES_MAX)
 
     def application(self) -> web.Application:
         """The routes."""
         app = web.Application(client_max_size=_BODY_BYTES_MAX)
         app.router.add_get("/internal/status", self._status)
         app.router.add_get("/internal/history", self._history)
-        app.router.add_post("/internal/writes", self._writes)
+        for path, handler in self._usual.items():
+            app.router.add_post(path, routed(handler))
         app.router.add_post("/internal/transfer", self._transfer)
         HttpReads(self._node, self._name).add_to(app.router)
         HttpQueries(self._node, self._name).add_to(app.router)
@@ -91,9 +109,9 @@ class NodeHttp:
         history = await describe_history(driver, self._data_dir)
         return _json({"name": self._name, **history})
 
-    async def _writes(self, request: web.Request) -> web.Response:
+    async def _writes(self, request: Request) -> Answer:
         driver, epoch = led(self._node, request)
-        body = await request.read()
+        body = request.body
         if body and not body.endswith(b"\n"):
             raise bad_request("each write ends with a newline")
         try:
@@ -104,11 +122,12 @@ class NodeHttp:
             raise bad_request("no writes")
         with told_when_stopped(driver):
             answer = await driver.write(epoch, writes)
-        lines = [orjson.dumps(_result(r, answer)) for r in answer.results]
-        return web.Response(body=b"\n".join(lines) + b"\n", content_type="application/x-ndjson")
+        outcomes = [_outcome(result) for result in answer.results]
+        told = {"acks": answer.acks, "timing": answer.timing, "outcomes": outcomes}
+        return Answer(200, JSON, orjson.dumps(told))
 
 
-def _result(result: WriteResult, answer: AnswerWrites) -> Json:
+def _outcome(result: WriteResult) -> Json:
     match result:
         case Committed():
             return {
@@ -118,8 +137,6 @@ def _result(result: WriteResult, answer: AnswerWrites) -> Json:
                 "digest": result.digest.hex() or None,
                 "done": result.done,
                 "again": result.again,
-                "acks": answer.acks,
-                "timing": answer.timing,
             }
         case Rejected():
             return {

@@ -9,9 +9,11 @@ import orjson
 from aiohttp import web
 
 from replicad.errors import RecordsDamagedError
+from replicad.httpd.messages import Answer, Request
 from replicad.node.driver import Driver
 from replicad.node.gates import Json, Served, admit, as_of, bad_request
 from replicad.node.history import entry_at
+from replicad.node.usual import NDJSON
 from replicad.storage.records_lookup import Name, Written
 
 
@@ -25,13 +27,12 @@ class HttpReads:
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Add their routes."""
-        router.add_post("/internal/gets", self._gets)
         router.add_post("/internal/requests", self._requests)
 
-    async def _gets(self, request: web.Request) -> web.Response:
+    async def gets(self, request: Request) -> Answer:
         """The versions and values of some records, a line each."""
         try:
-            names = [_name(each) for each in orjson.loads(await request.read())["keys"]]
+            names = [_name(each) for each in orjson.loads(request.body)["keys"]]
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise bad_request(f"not a look-up: {error}") from error
         driver = await admit(self._node, request)
@@ -40,11 +41,9 @@ class HttpReads:
         except RecordsDamagedError:
             driver.rebuild_records()
             found = driver.store.records.get(names)
-        return web.Response(
-            body=b"".join(b"0\n" if each is None else b"%d %b\n" % each for each in found),
-            content_type="application/x-ndjson",
-            headers=as_of(driver, self._name, driver.store.records.applied.index),
-        )
+        seen = as_of(driver, self._name, driver.store.records.applied.index)
+        body = b"".join([b"0\n" if each is None else b"%d %b\n" % each for each in found])
+        return Answer(200, {**NDJSON, **seen}, body)
 
     async def _requests(self, request: web.Request) -> web.Response:
         """What became of the write with this request id: a strong read, or an earlier state."""

@@ -25,6 +25,7 @@ from replicad.node.news import News
 REPLICAS = ("n1", "n2", "n3")
 FORMS = "formularios"
 DIGEST = "ab" * 32
+TIMING = {"fsync": 0.5, "ack_n2": 1.25}
 
 
 class Fault(Enum):
@@ -53,6 +54,7 @@ class FakeLeader:
         versions: Of the records that were written by requests; others have version 1.
         writes: Every write that came, in order.
         definitions_read: The collections whose definitions were read, in order.
+        garbage: What `Fault.GARBAGE` answers to writes.
         refusal: While set, every write is refused for this reason.
         unknown: How many of the next writes are appended and answered as unknown.
         batches: How many writes or keys each request carried, by path.
@@ -83,6 +85,7 @@ class FakeLeader:
         self.written: dict[str, dict[str, Any]] = {}
         self.faults: deque[Fault] = deque()
         self.refusal: str | None = None
+        self.garbage = b"{}"
         self.unknown = 0
         self.batches: dict[str, list[int]] = {"writes": [], "gets": []}
         self.status: dict[str, Any] = {}
@@ -194,8 +197,9 @@ class FakeLeader:
         answers = [self._write(line) for line in lines]
         await self._after(request, fault)
         if fault is Fault.GARBAGE:
-            return web.Response(text="{}\n" * len(lines))
-        return web.Response(body=b"\n".join(orjson.dumps(answer) for answer in answers) + b"\n")
+            return web.Response(body=self.garbage)
+        told = {"acks": ["n1", "n2"], "timing": TIMING, "outcomes": answers}
+        return web.Response(body=orjson.dumps(told))
 
     def _write(self, line: bytes) -> dict[str, Any]:
         write = decode_write(line)
@@ -217,8 +221,6 @@ class FakeLeader:
             "digest": DIGEST,
             "done": self._apply(write, self.index + 1),
             "again": False,
-            "acks": ["n1", "n2"],
-            "timing": {"fsync": 0.5, "ack_n2": 1.25},
         }
         self.requests[write.request] = (write.fingerprint, outcome)
         key = write.operations[0].key if len(write.operations) == 1 else None

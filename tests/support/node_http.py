@@ -6,16 +6,19 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
 from replicad.core.write import WriteRequest, encode_write
+from replicad.httpd.runner import Runner
 from replicad.node.gates import Served
 from replicad.node.http import NodeHttp
+from tests.support.gateway import client_of as client_of_runner
 from tests.support.nodes import Driven
 
-Client = TestClient[web.Request, web.Application]
+Client = aiohttp.ClientSession
 WRITES, GETS, RECORDS = "/internal/writes", "/internal/gets", "/internal/records"
 REQUESTS = "/internal/requests"
 
@@ -23,8 +26,15 @@ REQUESTS = "/internal/requests"
 @asynccontextmanager
 async def client_of(served: Served, data_dir: Path) -> AsyncIterator[Client]:
     """A client of a server that shows `served` under the name n1."""
-    async with TestClient(TestServer(NodeHttp(served, "n1", data_dir).application())) as client:
-        yield client
+    http = NodeHttp(served, "n1", data_dir)
+    runner = Runner(http.application(), http.usual(), access_log=None, auto_decompress=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with client_of_runner(runner) as client:
+            yield client
+    finally:
+        await runner.cleanup()
 
 
 def epoch_of(one: Driven, *, above: int = 0) -> dict[str, str]:
@@ -37,6 +47,14 @@ async def post(client: Client, one: Driven, path: str, body: bytes) -> tuple[int
     async with client.post(path, data=body, headers=epoch_of(one)) as response:
         lines = (await response.read()).splitlines()
         return response.status, [json.loads(line) for line in lines]
+
+
+async def write(client: Client, one: Driven, body: bytes) -> dict[str, Any]:
+    """The answer to writes that are understood."""
+    async with client.post(WRITES, data=body, headers=epoch_of(one)) as response:
+        assert response.status == 200
+        answer: dict[str, Any] = await response.json()
+        return answer
 
 
 def encoded(*writes: WriteRequest) -> bytes:

@@ -9,13 +9,17 @@ import aiohttp
 from aiohttp import web
 
 from api_gateway.web.server import JsonErrorRunner
+from replicad.httpd.runner import Usual
 from tests.support.gateway import client_of
+from tests.support.raw_http import NOTHING_IS_USUAL
 
 
 @asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[aiohttp.ClientSession]:
+async def serving(
+    app: web.Application, usual: Usual = NOTHING_IS_USUAL
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of the application, which decodes nothing and asks for no coding by itself."""
-    runner = JsonErrorRunner(app, access_log=None, auto_decompress=False)
+    runner = JsonErrorRunner(app, usual, access_log=None, auto_decompress=False)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -3,8 +3,8 @@
 Two HTTP hops (client to gateway, gateway to leader), one message to an exchange that is routed to
 two followers, an acknowledgement from each, and, while these are under way, one fdatasync of the
 leader. Nothing is parsed, checked, kept or batched; RabbitMQ runs as in a native stack. There are
-two floors: with the libraries as they come (aiohttp's client, aiormq), and lowered by what replicad
-has in their place for its own messages. Both have aiohttp's server, without routes.
+two floors: with the libraries as they come (aiohttp's client and server, aiormq), and lowered by
+what replicad has in their place for small requests and for its own messages.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import uvloop
 from aiohttp import web
 
 from api_gateway.cluster.connections import Connections
+from replicad.httpd.messages import Answer, Request
+from replicad.httpd.runner import Runner, Usual
 from replicad.stack.ports import LOOPBACK, free_port
 from replicad.stack.processes import ProcessId, end, start_detached, wait_until
 from replicad.stack.rabbitmq import RabbitMQ, RabbitPorts, amqp_url
@@ -39,6 +41,7 @@ _TO_LEADER: Final = "acks"
 _NUMBER_BYTES: Final = 8
 _START_S: Final = 60.0
 _END_S: Final = 30.0
+_BODY_BYTES_MAX: Final = 64 * 1024
 _STORED: Final = b'{"status":"ok"}'
 
 
@@ -115,10 +118,7 @@ async def _gateway(port: int, leader: str, lowered: bool) -> None:
 
     send = post if lowered else post_by_library
 
-    async def pass_on(asked: web.BaseRequest) -> web.Response:
-        return web.Response(body=await send(await asked.read()), content_type=_JSON)
-
-    await _listen(port, pass_on)
+    await _listen(port, send, lowered)
 
 
 async def _leader(port: int, amqp: str, log: str, lowered: bool) -> None:
@@ -131,8 +131,8 @@ async def _leader(port: int, amqp: str, log: str, lowered: bool) -> None:
     messages = await open_messages(amqp, _TO_LEADER, acknowledged, lowered=lowered)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    async def store(asked: web.BaseRequest) -> web.Response:
-        body, number = await asked.read(), b"%08d" % next(numbers)
+    async def store(body: bytes) -> bytes:
+        number = b"%08d" % next(numbers)
         loop = asyncio.get_running_loop()
         acks = [loop.create_future() for _ in range(_FOLLOWERS)]
         waiting[number] = list(acks)
@@ -142,9 +142,9 @@ async def _leader(port: int, amqp: str, log: str, lowered: bool) -> None:
         for ack in acks:
             await ack
         del waiting[number]
-        return web.Response(body=_STORED, content_type=_JSON)
+        return _STORED
 
-    await _listen(port, store)
+    await _listen(port, store, lowered)
 
 
 async def _follower(port: int, amqp: str, lowered: bool) -> None:
@@ -152,18 +152,25 @@ async def _follower(port: int, amqp: str, lowered: bool) -> None:
         return _TO_LEADER, body[:_NUMBER_BYTES]
 
     await open_messages(amqp, _TO_FOLLOWERS, acknowledge, lowered=lowered)
-    await _listen(port, _nothing)  # So that whoever starts it knows that it consumes.
+    await _listen(port, _nothing, lowered)  # So that whoever starts it knows that it consumes.
 
 
-async def _nothing(_asked: web.BaseRequest) -> web.Response:
-    return web.Response()
+async def _nothing(_body: bytes) -> bytes:
+    return b""
 
 
-async def _listen(
-    port: int, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-) -> None:
-    """Serve for good."""
-    runner = web.ServerRunner(web.Server(handler, access_log=None))
+async def _listen(port: int, answer: Callable[[bytes], Awaitable[bytes]], lowered: bool) -> None:
+    """Answer each request's body with another one, for good."""
+
+    async def by_library(asked: web.BaseRequest) -> web.Response:
+        return web.Response(body=await answer(await asked.read()), content_type=_JSON)
+
+    async def usual(asked: Request) -> Answer:
+        return Answer(200, {"Content-Type": _JSON}, await answer(asked.body))
+
+    runner: web.BaseRunner = web.ServerRunner(web.Server(by_library, access_log=None))
+    if lowered:
+        runner = Runner(web.Application(), Usual(usual, _BODY_BYTES_MAX))
     await runner.setup()
     await web.TCPSite(runner, LOOPBACK, port).start()
     await asyncio.Event().wait()

@@ -3,15 +3,14 @@ from __future__ import annotations
 import re
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from api_gateway.errors import InvalidRequestError
 from api_gateway.idempotency import Key, check_key, key_of
 
 
 def test_a_request_without_a_key_gets_one_that_grows_with_time() -> None:
-    request = make_mocked_request("POST", "/")
-    made = [key_of(request) for _ in range(100)]
+    made = [key_of(CIMultiDict()) for _ in range(100)]
     assert not any(key.is_own for key in made)
     keys = [key.text for key in made]
     assert len(set(keys)) == 100
@@ -21,8 +20,7 @@ def test_a_request_without_a_key_gets_one_that_grows_with_time() -> None:
 
 
 def test_a_client_may_choose_its_key() -> None:
-    request = make_mocked_request("POST", "/", headers={"Idempotency-Key": "k"})
-    assert key_of(request) == Key("k", is_own=True)
+    assert key_of(CIMultiDict({"idempotency-key": "k"})) == Key("k", is_own=True)
 
 
 @pytest.mark.parametrize("key", ["", "x" * 129, "a b", "a\n", "\x7f", "ñ"])

@@ -23,6 +23,7 @@ from tests.support.node_http import (
     encoded,
     epoch_of,
     post,
+    write,
 )
 from tests.support.nodes import Driven
 
@@ -123,13 +124,13 @@ async def test_an_epoch_must_be_named(client: Client, headers: dict[str, str]) -
 # -- writes -------------------------------------------------------------------------------------
 
 
-async def test_each_write_gets_a_line(client: Client, one: Driven) -> None:
+async def test_each_write_gets_an_outcome(client: Client, one: Driven) -> None:
     (stored,) = await one.store_all(A)
     batch = batch_of(Operation("a", None, (2,)), Operation("c", b"{}"), request="batch")
-    status, lines = await post(client, one, WRITES, encoded(A, B, batch))
-    assert status == 200
-    first, second, third = (line for line in lines if isinstance(line, dict))
-    assert set(first.pop("timing")) <= {"fsync"}
+    answer = await write(client, one, encoded(A, B, batch))
+    assert answer["acks"] == ["n1"]
+    assert set(answer["timing"]) <= {"fsync"}
+    first, second, third = answer["outcomes"]
     assert first == {
         "status": "committed",
         "index": stored.index,
@@ -137,7 +138,6 @@ async def test_each_write_gets_a_line(client: Client, one: Driven) -> None:
         "digest": stored.digest.hex(),
         "done": "i",
         "again": True,
-        "acks": ["n1"],
     }
     assert (second["status"], second["index"], second["again"]) == ("committed", 3, False)
     assert second["digest"] == one.store.log.digest_at(3).hex()
@@ -151,11 +151,8 @@ async def test_a_rejected_write_says_why_and_what_there_is(client: Client, one: 
     reused = write_of("z")._replace(request=A.request)
     missing = delete_of("z", request="missing")
     unchecked = write_of("z")._replace(definition=1)
-    status, lines = await post(
-        client, one, WRITES, encoded(stale, batch, reused, missing, unchecked)
-    )
-    assert status == 200
-    assert lines == [
+    answer = await write(client, one, encoded(stale, batch, reused, missing, unchecked))
+    assert answer["outcomes"] == [
         {"status": "rejected", "reason": reason, "position": position, "version": version}
         for reason, position, version in [
             ("changed", 0, 3),
@@ -171,9 +168,8 @@ async def test_a_rejected_write_says_why_and_what_there_is(client: Client, one: 
 async def test_a_refused_write_says_why(client: Client, one: Driven) -> None:
     one.store.room = 0
     one.store.append_error = DiskFullError("no room")
-    status, lines = await post(client, one, WRITES, encoded(A, B))
-    assert status == 200
-    assert lines == [{"status": "refused", "reason": "disk-full"}] * 2
+    answer = await write(client, one, encoded(A, B))
+    assert answer["outcomes"] == [{"status": "refused", "reason": "disk-full"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -222,17 +218,16 @@ async def test_a_late_retry_is_told_what_is_known(
         return AnswerWrites(1, (Committed(7, 0, b"", "u", again=True),), ("n1",), {})
 
     monkeypatch.setattr(one.driver, "write", answered)
-    _, (line,) = await post(client, one, WRITES, encoded(A))
-    assert line == {
+    outcome = {
         "status": "committed",
         "index": 7,
         "epoch": None,
         "digest": None,
         "done": "u",
         "again": True,
-        "acks": ["n1"],
-        "timing": {},
     }
+    answer = await write(client, one, encoded(A))
+    assert answer == {"acks": ["n1"], "timing": {}, "outcomes": [outcome]}
 
 
 # -- transfers ----------------------------------------------------------------------------------

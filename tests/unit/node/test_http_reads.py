@@ -298,7 +298,7 @@ async def test_a_request_whose_entry_the_log_has_no_longer(
     client: Client, one: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stored,) = await one.store_all(A)
-    monkeypatch.setattr(one.store.log, "_base", Point(stored.index, stored.digest))
+    monkeypatch.setattr(one.store.log, "base", Point(stored.index, stored.digest))
     body = json.dumps({"request": A.request}).encode()
     _, (outcome,) = await post(client, one, REQUESTS, body)
     assert outcome == {

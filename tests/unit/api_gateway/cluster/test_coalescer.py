@@ -79,6 +79,27 @@ async def test_batches_are_bounded_in_calls_and_bytes(
     assert echo.batches == [["a", "b", "c"], ["d", "e" * 9], ["f" * 20], ["g"]]
 
 
+@pytest.mark.parametrize(
+    ("before", "batches"),
+    [((), [["a", "b"]]), (("x", "y"), [["a", "b"]]), (("x",), [["a"], ["b"]])],
+)
+async def test_who_was_answered_alone_waits_for_nobody(
+    coalescer: Coalescer[str, str],
+    echo: Echo,
+    before: tuple[str, ...],
+    batches: list[list[str]],
+) -> None:
+    """Clients that were answered together ask again together, but not in the same moment."""
+    await run(coalescer, *before)
+    echo.batches.clear()
+    first = run(coalescer, "a")
+    for _ in range(2):  # Its call is made, and the worker wakes up.
+        await asyncio.sleep(0)
+    assert await run(coalescer, "b") == ["B"]
+    await first
+    assert echo.batches == batches
+
+
 async def test_what_failed_is_tried_again_in_its_order(
     coalescer: Coalescer[str, str], echo: Echo
 ) -> None:

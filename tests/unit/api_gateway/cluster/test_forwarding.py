@@ -40,6 +40,31 @@ async def test_a_write_survives(
     assert leader.forms == {"a": form("a")}
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"no JSON",
+        b"[]",
+        b'{"acks":[],"timing":{},"outcomes":[]}',
+        b'{"acks":[],"timing":[],"outcomes":[{"status":"unknown"}]}',
+        b'{"acks":[],"timing":{},"outcomes":[{"status":"committed"}]}',
+        b'{"acks":[],"timing":{},"outcomes":[{"status":"refused","reason":"none"}]}',
+        b'{"acks":[],"timing":{},"outcomes":["committed"]}',
+    ],
+)
+async def test_an_answer_that_is_none_says_nothing(
+    gateway: aiohttp.ClientSession, leader: FakeLeader, garbage: bytes
+) -> None:
+    leader.garbage = garbage
+    leader.faults.append(Fault.GARBAGE)
+    response = await insert(gateway)
+    assert response.status == 200
+    assert leader.batches["writes"] == [1, 1]
+    assert response.headers["Server-Timing"] == "fsync;dur=0.5, ack_n2;dur=1.25"
+    assert response.headers["X-Replicad-Acks"] == "n1,n2"
+
+
 async def test_an_unknown_outcome_is_found_out(
     gateway: aiohttp.ClientSession, leader: FakeLeader
 ) -> None:

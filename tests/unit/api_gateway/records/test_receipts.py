@@ -6,7 +6,13 @@ from api_gateway.cluster.leader import Committed
 from api_gateway.records.receipts import batch_receipt_of, proof_of, receipt_of, status_of
 
 COMMITTED = Committed(
-    index=7, epoch=2, digest="ab", done="i", again=False, acks=("n1", "n2"), timing={"fsync": 0.5}
+    index=7,
+    epoch=2,
+    digest="ab",
+    done="i",
+    again=False,
+    acks=("n1", "n2"),
+    timing="fsync;dur=0.5",
 )
 
 
@@ -48,7 +54,7 @@ def test_headers() -> None:
         "Server-Timing": "fsync;dur=0.5",
     }
     assert proof_of(COMMITTED) == headers
-    again = replace(COMMITTED, again=True, epoch=None, digest=None, timing={})
+    again = replace(COMMITTED, again=True, epoch=None, digest=None, timing="")
     assert proof_of(again) == {
         "X-Replicad-Index": "7",
         "X-Replicad-Acks": "n1,n2",

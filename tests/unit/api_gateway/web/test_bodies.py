@@ -13,6 +13,7 @@ import pytest
 from api_gateway.records.strict_json import ObjectText, parse_object
 from api_gateway.routes import records
 from api_gateway.web import bodies
+from replicad.httpd import connection
 from tests.support.fake_leader import FakeLeader, form
 from tests.support.gateway import Serve, raw_url, send_raw
 from tests.support.waiting import until
@@ -111,6 +112,7 @@ async def test_bodies_that_arrive_at_once_have_room_together(
     gateway: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bodies, "_room", bodies.Room(1_000))
+    monkeypatch.setattr(connection, "_PATIENCE_S", 0.0)
     url = raw_url(gateway, "/")
     reader, writer = await asyncio.open_connection(url.host, url.port)
     body = form("a", x="y" * 800)

@@ -20,7 +20,7 @@ from api_gateway.web.compression import (
     encoder_of,
     preferred_coding,
 )
-from api_gateway.web.limits import DEFAULT_LIMITS
+from api_gateway.web.limits import DEFAULT_LIMITS, Admission
 from api_gateway.web.middleware import Around
 from tests.support.web import serving
 
@@ -76,7 +76,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
-        around = Around(Metrics(), DEFAULT_LIMITS, frozenset())
+        around = Around(Metrics(), Admission(DEFAULT_LIMITS), frozenset())
         self.app = web.Application(middlewares=[around.middleware()])
         self.app.add_routes(
             [

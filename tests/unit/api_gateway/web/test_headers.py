@@ -8,7 +8,7 @@ from aiohttp import web
 
 from api_gateway.metrics import Metrics
 from api_gateway.web.headers import completing
-from api_gateway.web.limits import DEFAULT_LIMITS
+from api_gateway.web.limits import DEFAULT_LIMITS, Admission
 from api_gateway.web.middleware import Around
 from tests.support.web import serving
 
@@ -22,7 +22,7 @@ async def get(request: web.Request) -> web.Response:
 
 
 def app_for(*origins: str) -> web.Application:
-    around = Around(Metrics(), DEFAULT_LIMITS, frozenset(origins))
+    around = Around(Metrics(), Admission(DEFAULT_LIMITS), frozenset(origins))
     app = web.Application(middlewares=[around.middleware()])
     app.add_routes([web.get("/v1/a", get)])
     app.on_response_prepare.append(completing(frozenset(origins)))

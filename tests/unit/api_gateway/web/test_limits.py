@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from api_gateway.metrics import Metrics
 from api_gateway.web import limits as limits_module
-from api_gateway.web.limits import Limits, RateLimiter, client_of
+from api_gateway.web.limits import Admission, Limits, RateLimiter, client_of
 from api_gateway.web.middleware import Around
 from tests.support.web import serving
 
@@ -74,7 +74,7 @@ class Gate:
         self.metrics = Metrics()
         self.entered = asyncio.Semaphore(0)
         self.open = asyncio.Event()
-        around = Around(self.metrics, limits, frozenset())
+        around = Around(self.metrics, Admission(limits), frozenset())
         self.app = web.Application(middlewares=[around.middleware()])
         self.app.add_routes(
             [web.get("/v1/wait", self.wait), web.get("/healthz", self.health)],

@@ -1,77 +1,62 @@
-"""Answers that go out as they are look like those that aiohttp completes."""
+"""Answers that are there as a whole look like those that aiohttp completes."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import re
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from api_gateway.metrics import Metrics
+from api_gateway.web.express import Express, ExpressRoute, routed
 from api_gateway.web.headers import completing
-from api_gateway.web.limits import DEFAULT_LIMITS
+from api_gateway.web.limits import DEFAULT_LIMITS, Admission
 from api_gateway.web.middleware import Around
-from api_gateway.web.ready import Ready
-from tests.support.gateway import raw_url
+from api_gateway.web.ready import ready
+from replicad.httpd.messages import Answer, Request
+from replicad.httpd.runner import Usual
+from tests.support.raw_http import NOTHING_IS_USUAL
 from tests.support.web import serving
 
-
-async def get(request: web.Request) -> web.StreamResponse:
-    headers = {"ETag": '"7"'} if "etag" in request.query else {"X-Replicad-Index": "7"}
-    body = b'{"a":"%b"}' % (b"x" * int(request.query.get("size", "0")))
-    answer = Ready(body, status=201, headers=headers)
-    return answer if "plain" not in request.query else answer.as_response()
+BODIES = {"small": b'{"a":""}', "large": b'{"a":"%b"}' % (b"x" * 100_000), "empty": b""}
+HEADERS = {"etag": {"ETag": '"7"'}, "none": {"X-Replicad-Index": "7"}}
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    app = web.Application(middlewares=[Around(Metrics(), DEFAULT_LIMITS, frozenset()).middleware()])
-    app.add_routes([web.get("/v1/a", get)])
+async def get(request: Request, size: str, headers: str, status: str) -> Answer:
+    return ready(BODIES[size], status=int(status), headers=HEADERS[headers])
+
+
+def served() -> tuple[web.Application, Usual]:
+    admission = Admission(DEFAULT_LIMITS)
+    around = Around(Metrics(), admission, frozenset())
+    app = web.Application(middlewares=[around.middleware()])
+    app.add_routes([web.get("/v1/{size}/{headers}/{status}", routed(get, 5.0))])
     app.on_response_prepare.append(completing(frozenset()))
-    async with serving(app) as client:
-        yield client
+    pattern = re.compile("/v1/([a-z]+)/([a-z]+)/([0-9]+)")
+    express = Express(Metrics(), admission, [ExpressRoute("GET", pattern, "r", get)])
+    return app, Usual(express.serve, 0)
 
 
-@pytest.mark.parametrize("query", ["", "etag", "size=100000", "size=100000&etag"])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_it_looks_like_any_other_answer(
-    client: aiohttp.ClientSession, method: str, query: str
-) -> None:
-    del client.headers["Accept-Encoding"]
-    told = []
-    for kind in ("ready", "plain"):
-        async with client.request(
-            method,
-            f"/v1/a?{query}&{kind}",
-            skip_auto_headers=["Accept-Encoding"],
-        ) as response:
-            headers = {name: value for name, value in response.headers.items() if name != "Date"}
-            assert "Date" in response.headers
-            told.append((response.status, response.reason, headers, await response.read()))
-    assert told[0] == told[1]
+async def told(client: aiohttp.ClientSession, path: str, **headers: str) -> tuple[object, ...]:
+    async with client.get(path, headers=headers, skip_auto_headers=["Accept-Encoding"]) as response:
+        kept = sorted(each for each in response.headers.items() if each[0] != "Date")
+        assert "Date" in response.headers
+        return response.status, response.reason, kept, await response.read()
 
 
-async def test_large_ones_are_compressed(client: aiohttp.ClientSession) -> None:
-    async with client.get("/v1/a?size=2000", headers={"Accept-Encoding": "gzip"}) as response:
-        assert response.headers["Content-Encoding"] == "gzip"
-
-
-@pytest.mark.parametrize(
-    ("version", "header", "last"),
-    [(b"1.0", b"", True), (b"1.1", b"Connection: close\r\n", True), (b"1.1", b"", False)],
-)
-async def test_the_connection_ends_when_the_client_wants_it(
-    client: aiohttp.ClientSession, version: bytes, header: bytes, last: bool
-) -> None:
-    request = b"GET /v1/a HTTP/%b\r\nHost: x\r\n%b\r\n" % (version, header)
-    url = raw_url(client, "/")
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    async with asyncio.timeout(5):
-        for _ in range(1 if last else 2):
-            writer.write(request)
-            assert (await reader.readuntil(b'{"a":""}')).startswith(b"HTTP/%b 201 " % version)
-        if last:
-            assert await reader.read() == b""
-    writer.close()
+@pytest.mark.parametrize("size", BODIES)
+@pytest.mark.parametrize("headers", HEADERS)
+@pytest.mark.parametrize("status", [200, 201, 304, 404])
+@pytest.mark.parametrize("coding", [None, "gzip", "zstd", "identity"])
+async def test_they_look_alike(size: str, headers: str, status: int, coding: str | None) -> None:
+    if status == 304 and size != "empty":
+        pytest.skip("has no body")
+    app, usual = served()
+    sent = {} if coding is None else {"Accept-Encoding": coding}
+    answers = []
+    for way in (usual, NOTHING_IS_USUAL):
+        async with serving(app if way is usual else served()[0], way) as client:
+            del client.headers["Accept-Encoding"]
+            answers.append(await told(client, f"/v1/{size}/{headers}/{status}", **sent))
+    assert answers[0] == answers[1]

@@ -1,0 +1,1 @@
+"""HTTP for the requests that come most often, below aiohttp's server and in front of it."""
