@@ -36,6 +36,7 @@ from api_gateway.web.limits import DEFAULT_LIMITS, Admission, Limits
 from api_gateway.web.middleware import Around
 from api_gateway.web.server import JsonErrorRunner
 from replicad.coordination.port import View
+from replicad.httpd import connection
 from replicad.httpd.runner import Usual
 
 # Together with the server's own time to close this stays below the 3 s a stopping gateway has.
@@ -45,8 +46,10 @@ _CLOSE_S: Final = 0.5
 _LINGER_S: Final = 1.0
 # An id that is far too long is answered as an invalid id, not as malformed HTTP.
 _LINE_BYTES_MAX: Final = 64 * 1024
-# A longer body is parsed beside the event loop: then the way to there does not matter.
-_USUAL_BODY_BYTES_MAX: Final = 64 * 1024
+# A longer body is parsed beside the event loop: then the way to there does not matter. An idle
+# connection, or one on which a request's head does not arrive whole, ends after a time that is
+# longer than proxies keep theirs, so that those close first.
+_USUAL: Final = connection.Limits(body_bytes=64 * 1024, keepalive_s=75.0)
 
 
 class Views(Protocol):
@@ -100,7 +103,7 @@ async def serve_gateway(
     app, express = create_app(coordinator, deadlines, limits, cors_origins)
     runner = JsonErrorRunner(
         app,
-        Usual(express.serve, _USUAL_BODY_BYTES_MAX),
+        Usual(express.serve, _USUAL),
         access_log=None,
         shutdown_timeout=_CLOSE_S,
         lingering_time=_LINGER_S,

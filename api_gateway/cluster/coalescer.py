@@ -30,9 +30,10 @@ ANSWER = TypeVar("ANSWER")
 # One on the wire while the leader syncs the other. With more, batches would only get smaller:
 # all of them wait for the same disk.
 _WORKERS: Final = 2
-# Of calls: not worth a batch of its own, while more may come in the same moment.
-_SHARE_MIN: Final = 16
-# Of the event loop, from a request's bytes to its call: the handler's task.
+# Of calls: what costs as much to process as a batch costs by itself. Fewer travel as one.
+_SHARE_MIN: Final = 64
+# Of the event loop, from a request's bytes to its call: the handler's task. (By aiohttp's server
+# it is one more: those who ask so may travel in smaller batches.)
 _TURNS_TO_CALL: Final = 2
 # A first attempt that begins any later would, as likely as not, only turn a clear "not stored"
 # into an "unknown".

@@ -22,6 +22,9 @@ _IDLE_MAX: Final = 16
 _HEAD_BYTES_MAX: Final = 16 * 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
 Address = tuple[str, int]
+Kind = tuple[Address, str]
+"""Of requests: to which address and path. They have connections of their own: a replica serves on
+one either what is usual there, or the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Connections:
 
     def __init__(self) -> None:
         """Have none yet."""
-        self._idle: dict[Address, list[_Connection]] = {}
+        self._idle: dict[Kind, list[_Connection]] = {}
         self._all: set[_Connection] = set()
 
     async def post(self, url: str, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -57,11 +60,8 @@ class Connections:
         parts = urlsplit(url)
         try:
             address = (parts.hostname or "", parts.port or 80)
-            connection = await self._connection(address)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # TimeoutError is the former, UnicodeError the latter.
+            connection = await self._connection(address, path)
+        except (OSError, ValueError) as error:  # TimeoutError and UnicodeError are such.
             raise NothingDoneError(f"no connection to {url}") from error
         try:
             reply = await connection.ask(
@@ -77,15 +77,15 @@ class Connections:
         except BaseException:
             connection.close()  # Also when the caller gave up: the answer could come later.
             raise
-        idle = self._idle.setdefault(address, [])
+        idle = self._idle.setdefault((address, path), [])
         if reply.headers.get("connection", "").lower() == "close" or len(idle) >= _IDLE_MAX:
             connection.close()
         else:
             idle.append(connection)
         return reply
 
-    async def _connection(self, address: Address) -> _Connection:
-        idle = self._idle.get(address, [])
+    async def _connection(self, address: Address, path: str) -> _Connection:
+        idle = self._idle.get((address, path), [])
         while idle:
             connection = idle.pop()  # The one that was used last is the likeliest to be open.
             if not connection.closed:

@@ -77,7 +77,7 @@ async def whole(request: web.Request, timeout_s: float) -> Request:
         RequestError: As `read_body`.
     """
     body = await read_body(request, timeout_s)
-    return Request(request.method, request.raw_path, request.headers, body, request.remote)
+    return Request(request.method, request.raw_path, request.headers, body)
 
 
 async def read_body(

@@ -1,7 +1,7 @@
 """A connection that serves usual requests itself, and is aiohttp's from the first other one on.
 
-aiohttp's server does far more for a request than most requests need: that takes several times as
-long as all that a gateway or a replica does for a small one. It is used through its public
+aiohttp's server does far more for a request than most requests need: that takes longer than all
+that a gateway does for a local read. It is used through its public
 interface only: a connection that is handed over begins anew there, with the bytes of the request
 that was not usual.
 """
@@ -62,7 +62,6 @@ class Connection(asyncio.Protocol):
         self._answering: asyncio.Task[Answer] | None = None
         self._choked = False
         self._ends = False
-        self._remote: str | None = None
         self._transport: asyncio.Transport
         self._idle_since: float
         self._idle_timer: asyncio.TimerHandle
@@ -71,8 +70,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        self._remote = peer[0] if isinstance(peer, tuple) else None
         self._open_ones.add(self)
         self._idle_since = self._loop.time()
         self._idle_timer = self._loop.call_later(self._limits.keepalive_s, self._look_whether_idle)
@@ -109,7 +106,7 @@ class Connection(asyncio.Protocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        request = parse(self._received, self._limits.body_bytes, self._remote)
+        request = parse(self._received, self._limits.body_bytes)
         if isinstance(request, Incomplete):
             self._missing = request.missing
             self._patience = self._loop.call_later(_PATIENCE_S, self._hand_over)
@@ -160,7 +157,7 @@ class Connection(asyncio.Protocol):
         if self._answering is not None:
             idle_s = 0.0
         if idle_s >= self._limits.keepalive_s:
-            self._transport.close()
+            self._transport.abort()  # Nothing is left to be sent, or nobody takes it.
             return
         self._idle_timer = self._loop.call_later(
             self._limits.keepalive_s - idle_s, self._look_whether_idle
@@ -180,10 +177,11 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     async def wait_closed(self, timeout_s: float) -> None:
-        """Return when it is, or after `timeout_s`, which ends it."""
+        """Answer what was asked, if that takes no longer than `timeout_s`, and end."""
+        self.close()
         if self._answering is not None:
             await asyncio.wait({self._answering}, timeout=timeout_s)
-            await asyncio.sleep(0)  # Its answer is being written.
         if self._answering is not None:
             self._answering.cancel()
+        if self._answering is not None or self._choked:
             self._transport.abort()

@@ -1,7 +1,7 @@
 """Small requests that have arrived whole, and answers that are there as a whole. Pure.
 
 Only what is usual is understood here, and by a grammar that is stricter than HTTP's: one way to
-write each thing, every header once, nothing about the connection or how the body is coded. What
+write each thing, every header once, nothing about how the body is coded, nor about the connection but that it stays. What
 is not understood is left to aiohttp's parser as it came, so that nothing has two meanings.
 
 Source: RFC 9112, 2 to 6; RFC 9110, 5 and 6.6.1 (Date).
@@ -51,14 +51,12 @@ class Request(NamedTuple):
         target: As it was sent: a path, and maybe a query.
         headers: Each of them once, unless aiohttp has read the request.
         body: All of it, as it was sent.
-        remote: The client's address, if it is known.
     """
 
     method: str
     target: str
     headers: CIMultiDict[str] | CIMultiDictProxy[str]
     body: bytes
-    remote: str | None = None
 
 
 class Incomplete(NamedTuple):
@@ -67,9 +65,7 @@ class Incomplete(NamedTuple):
     missing: int
 
 
-def parse(
-    data: bytes, body_bytes_max: int, remote: str | None = None
-) -> Request | Incomplete | None:
+def parse(data: bytes, body_bytes_max: int) -> Request | Incomplete | None:
     """The request that these bytes are, with nothing after it; None for anything unusual."""
     head = _HEAD.match(data, 0, _HEAD_BYTES_MAX)
     if head is None:
@@ -92,9 +88,7 @@ def parse(
     missing = head.end() + int(length) - len(data)
     if missing:
         return Incomplete(missing) if missing > 0 else None
-    return Request(
-        method.decode(), target.decode(), CIMultiDict(headers), data[head.end() :], remote
-    )
+    return Request(method.decode(), target.decode(), CIMultiDict(headers), data[head.end() :])
 
 
 class Answer(NamedTuple):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from replicad.httpd.connection import Connection, Limits, Serve
-
-KEEPALIVE_S: Final = 75.0
-"""An idle connection, or one on which a request's head does not arrive whole, ends after that. It
-is longer than proxies keep theirs, so that those close first."""
 
 
 class Usual(NamedTuple):
@@ -19,11 +15,11 @@ class Usual(NamedTuple):
 
     Attributes:
         serve: Answers requests.
-        body_bytes_max: Longer ones are aiohttp's.
+        limits: Of what it answers. Connections are kept alive equally long by aiohttp.
     """
 
     serve: Serve
-    body_bytes_max: int
+    limits: Limits
 
 
 class Server(web.Server):
@@ -31,7 +27,7 @@ class Server(web.Server):
 
     def __init__(self, usual: Usual, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Answer `usual` requests so; the rest are aiohttp's own arguments."""
-        super().__init__(*args, keepalive_timeout=KEEPALIVE_S, **kwargs)
+        super().__init__(*args, keepalive_timeout=usual.limits.keepalive_s, **kwargs)
         self._usual = usual
         self._open: set[Connection] = set()
 
@@ -41,8 +37,7 @@ class Server(web.Server):
 
     def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # All that a site needs.
         """A protocol for a new connection."""
-        limits = Limits(self._usual.body_bytes_max, KEEPALIVE_S)
-        return Connection(self._usual.serve, self.handler, self._open, limits)
+        return Connection(self._usual.serve, self.handler, self._open, self._usual.limits)
 
     def pre_shutdown(self) -> None:
         """Take no more requests."""
@@ -53,8 +48,7 @@ class Server(web.Server):
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """End all connections; requests that are being answered have `timeout` seconds."""
         waiting = [connection.wait_closed(timeout or 0) for connection in self._open]
-        await asyncio.gather(*waiting)
-        await super().shutdown(timeout)
+        await asyncio.gather(super().shutdown(timeout), *waiting)
 
 
 class Runner(web.AppRunner):

@@ -162,8 +162,8 @@ class ChangeExchange:
         if page.changes:
             published, unwanted = await self._broker.publish(page.changes)
             self._published.inc(published)
+            self._together = min(2 * self._together, _TOGETHER_MAX)
         self._at, self._reported = page.next, ""
-        self._together = min(2 * self._together, _TOGETHER_MAX)
         return unwanted
 
     def _skip_front(self, at: Cursor) -> None:

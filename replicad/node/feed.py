@@ -111,8 +111,12 @@ def _wanted_lines(
     if not unwanted:
         yield from enumerate(split_lines(store.read(first, last - first + 1)), first)
         return
-    for index, line in enumerate(split_lines(store.read_unverified(first, last)), first):
-        if not _is_unwanted(line, unwanted):
+    lines, log = store.read_unverified(first, last), store.log
+    start = log.end_of(first - 1)
+    for index in range(first, last + 1):
+        # By where it should be: newlines are not verified either.
+        line = lines[log.end_of(index - 1) - start : log.end_of(index) - start - 1]
+        if b"\n" in line or not _is_unwanted(line, unwanted):
             yield index, store.read(index, 1)[:-1]
 
 

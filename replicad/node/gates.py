@@ -6,7 +6,8 @@ Source: docs/protocol.md, "Gateway and leader".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
 from typing import Final, Protocol
@@ -102,11 +103,25 @@ def told_when_stopped(driver: Driver) -> Iterator[None]:
 
 
 def as_of(driver: Driver, name: str, index: int) -> dict[str, str]:
-    """Headers that say what an answer of the replica `name` reflects, and how stale that may be."""
-    headers = {"X-Replicad-Index": str(index), "X-Replicad-Replica": name}
+    """Headers that say what an answer of the replica `name` reflects, and how stale that may be.
+
+    Only for what was read without an await since; else `as_of_later`.
+    """
+    return _headers(name, index, driver.status().stale_s)
+
+
+def as_of_later(driver: Driver, name: str) -> Callable[[int], dict[str, str]]:
+    """Makes, of the index, the same headers for a read that awaits; call this before it begins.
+
+    What is committed meanwhile may be missing: the time from here to the answer makes it staler.
+    """
+    began = time.monotonic()
     stale_s = driver.status().stale_s
-    if stale_s is not None:
-        headers["X-Replicad-Staleness-Ms"] = str(ceil(stale_s * 1000))
+
+    def headers(index: int) -> dict[str, str]:
+        passed_s = time.monotonic() - began
+        return _headers(name, index, None if stale_s is None else stale_s + passed_s)
+
     return headers
 
 
@@ -118,6 +133,13 @@ def refusal(status: type[web.HTTPException], body: Json) -> web.HTTPException:
 def bad_request(message: str) -> web.HTTPException:
     """The error to raise when a request cannot be understood. Nothing was done."""
     return refusal(web.HTTPBadRequest, {"error": message})
+
+
+def _headers(name: str, index: int, stale_s: float | None) -> dict[str, str]:
+    headers = {"X-Replicad-Index": str(index), "X-Replicad-Replica": name}
+    if stale_s is not None:
+        headers["X-Replicad-Staleness-Ms"] = str(ceil(stale_s * 1000))
+    return headers
 
 
 def _integer(request: web.Request | Request, header: str) -> int:

@@ -23,6 +23,7 @@ from replicad.core.effects import (
 from replicad.core.entry import split_lines
 from replicad.core.write import decode_write
 from replicad.errors import MalformedEntryError
+from replicad.httpd.connection import Limits
 from replicad.httpd.messages import Answer, Request
 from replicad.httpd.runner import Usual
 from replicad.node.gates import Json, Served, bad_request, led, refusal, told_when_stopped
@@ -36,6 +37,8 @@ from replicad.node.log_stream import LogStream
 from replicad.node.usual import JSON, Handler, answered, routed
 
 _BODY_BYTES_MAX: Final = 64 * 1024 * 1024
+# Longer than any gateway keeps an idle connection: a request never meets the end of one.
+_LIMITS: Final = Limits(_BODY_BYTES_MAX, keepalive_s=3600.0)
 
 
 class NodeHttp:
@@ -46,10 +49,10 @@ class NodeHttp:
         self._node = node
         self._name = name
         self._data_dir = data_dir
-        reads = HttpReads(node, name)
+        self._reads = HttpReads(node, name)
         self._usual: dict[str, Handler] = {
             "/internal/writes": self._writes,
-            "/internal/gets": reads.gets,
+            "/internal/gets": self._reads.gets,
         }
 
     def usual(self) -> Usual:
@@ -59,7 +62,7 @@ class NodeHttp:
             handler = self._usual.get(request.target) if request.method == "POST" else None
             return None if handler is None else answered(handler, request)
 
-        return Usual(serve, _BODY_BYTES_MAX)
+        return Usual(serve, _LIMITS)
 
     def application(self) -> web.Application:
         """The routes."""
@@ -69,7 +72,7 @@ class NodeHttp:
         for path, handler in self._usual.items():
             app.router.add_post(path, routed(handler))
         app.router.add_post("/internal/transfer", self._transfer)
-        HttpReads(self._node, self._name).add_to(app.router)
+        self._reads.add_to(app.router)
         HttpQueries(self._node, self._name).add_to(app.router)
         HttpExport(self._node, self._name).add_to(app.router)
         HttpChanges(self._node, self._name).add_to(app.router)

@@ -17,8 +17,7 @@ from replicad.errors import (
     QueryRefusedError,
     RecordsDamagedError,
 )
-from replicad.node.driver import Driver
-from replicad.node.gates import Json, Served, admit, as_of, bad_request, refusal
+from replicad.node.gates import Json, Served, admit, as_of_later, bad_request, refusal
 from replicad.node.past import Happening, HistoryPage, index_at, read_history
 from replicad.node.query_pool import QueriesBusyError
 from replicad.storage.queries import Answer
@@ -46,6 +45,7 @@ class HttpQueries:
         except MalformedQueryError as error:
             raise bad_request(str(error)) from error
         driver = await admit(self._node, request)
+        headers = as_of_later(driver, self._name)
         try:
             try:
                 found = await driver.queries.answer(query)
@@ -58,7 +58,7 @@ class HttpQueries:
         except (QueriesBusyError, DiskFailedError, DiskFullError) as error:
             # What the disk does to whoever only reads is no reason to end this replica.
             raise _unavailable(error) from error
-        return self._json(driver, found.body, found.reflected)
+        return _json(found.body, headers(found.reflected))
 
     async def _versions(self, request: web.Request) -> web.Response:
         """What happened to one record, oldest first, after an entry."""
@@ -70,6 +70,7 @@ class HttpQueries:
         except (KeyError, ValueError) as error:
             raise bad_request(f"not a part of a history: {error}") from error
         driver = await admit(self._node, request)
+        headers = as_of_later(driver, self._name)
         reflected = driver.store.records.applied.index
         try:
             page = await read_history(driver, collection, key, after=after, limit=limit)
@@ -79,7 +80,7 @@ class HttpQueries:
         except CorruptLogError as error:
             driver.fail(error)
             raise _unavailable(error) from error
-        return self._json(driver, _encode_history(page), reflected)
+        return _json(_encode_history(page), headers(reflected))
 
     async def _past(self, request: web.Request) -> web.Response:
         """A record as it was after an entry, or at a time: a line as of `gets`, or a refusal."""
@@ -90,6 +91,7 @@ class HttpQueries:
         except (KeyError, ValueError) as error:
             raise bad_request(f"not a record in the past: {error}") from error
         driver = await admit(self._node, request)
+        headers = as_of_later(driver, self._name)
         applied = driver.store.records.applied.index
         try:
             if time is not None:
@@ -106,12 +108,12 @@ class HttpQueries:
         except CorruptLogError as error:
             driver.fail(error)
             raise _unavailable(error) from error
-        headers = as_of(driver, self._name, applied)
-        return web.Response(body=line, content_type="application/x-ndjson", headers=headers)
+        told = headers(applied)
+        return web.Response(body=line, content_type="application/x-ndjson", headers=told)
 
-    def _json(self, driver: Driver, body: bytes, reflected: int) -> web.Response:
-        headers = as_of(driver, self._name, reflected)
-        return web.Response(body=body, content_type="application/json", headers=headers)
+
+def _json(body: bytes, headers: dict[str, str]) -> web.Response:
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 def _unavailable(error: Exception) -> web.HTTPException:

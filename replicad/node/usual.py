@@ -36,9 +36,7 @@ def routed(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResp
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        answer = await handler(
-            Request(request.method, request.raw_path, request.headers, body, request.remote)
-        )
+        answer = await handler(Request(request.method, request.raw_path, request.headers, body))
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
     return handle

@@ -11,12 +11,13 @@ from typing import NamedTuple, cast
 
 from aiohttp import web
 
+from replicad.httpd.connection import Limits
 from replicad.httpd.runner import Runner, Usual
 
 _ANSWER = re.compile(rb"(?=HTTP/1\.[01] [0-9]{3} )")
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 """Ends the connection. Should an odd request have swallowed it, its answer is missing."""
-NOTHING_IS_USUAL = Usual(lambda request: None, 0)
+NOTHING_IS_USUAL = Usual(lambda request: None, Limits(0, keepalive_s=60))
 """aiohttp serves everything."""
 
 Address = tuple[str, int]

@@ -23,6 +23,7 @@ import uvloop
 from aiohttp import web
 
 from api_gateway.cluster.connections import Connections
+from replicad.httpd.connection import Limits
 from replicad.httpd.messages import Answer, Request
 from replicad.httpd.runner import Runner, Usual
 from replicad.stack.ports import LOOPBACK, free_port
@@ -41,7 +42,6 @@ _TO_LEADER: Final = "acks"
 _NUMBER_BYTES: Final = 8
 _START_S: Final = 60.0
 _END_S: Final = 30.0
-_BODY_BYTES_MAX: Final = 64 * 1024
 _STORED: Final = b'{"status":"ok"}'
 
 
@@ -170,7 +170,7 @@ async def _listen(port: int, answer: Callable[[bytes], Awaitable[bytes]], lowere
 
     runner: web.BaseRunner = web.ServerRunner(web.Server(by_library, access_log=None))
     if lowered:
-        runner = Runner(web.Application(), Usual(usual, _BODY_BYTES_MAX))
+        runner = Runner(web.Application(), Usual(usual, Limits(64 * 1024, keepalive_s=60.0)))
     await runner.setup()
     await web.TCPSite(runner, LOOPBACK, port).start()
     await asyncio.Event().wait()

@@ -6,11 +6,12 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
+from api_gateway import app
 from api_gateway.app import Deadlines, serve_gateway
 from api_gateway.web.limits import Limits
 from replicad.coordination.memory import MemoryCoordinator, MemoryStore
 from replicad.coordination.port import View
-from replicad.httpd import runner as httpd_runner
+from replicad.httpd import connection
 from tests.support.fake_leader import FakeCluster, FakeLeader, Fault, form
 from tests.support.gateway import Serve, client_of, raw_url
 
@@ -55,7 +56,7 @@ async def test_a_busy_address_is_told(serve: Serve, cluster: FakeCluster) -> Non
 async def test_a_head_that_never_ends_ends_its_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(httpd_runner, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(app, "_USUAL", connection.Limits(body_bytes=0, keepalive_s=0.05))
     url = raw_url(await serve(), "/")
     reader, writer = await asyncio.open_connection(url.host, url.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ")

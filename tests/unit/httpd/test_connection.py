@@ -11,7 +11,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from replicad.httpd import connection, runner
+from replicad.httpd import connection
+from replicad.httpd.connection import Limits
 from replicad.httpd.messages import Answer, Request
 from replicad.httpd.runner import Usual
 from replicad.node.usual import routed
@@ -65,9 +66,11 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(*, body_bytes: int = 1_000) -> AsyncIterator[tuple[Served, Address]]:
+async def serving(
+    *, body_bytes: int = 1_000, keepalive_s: float = 60
+) -> AsyncIterator[tuple[Served, Address]]:
     both = Served()
-    async with served(both.app(), Usual(both.serve, body_bytes)) as address:
+    async with served(both.app(), Usual(both.serve, Limits(body_bytes, keepalive_s))) as address:
         yield both, address
 
 
@@ -351,9 +354,8 @@ async def test_what_was_asked_for_goes_on_when_its_client_has_gone(reset: bool) 
         writer.close()
 
 
-async def test_an_idle_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "KEEPALIVE_S", 0.1)
-    async with serving() as (_, address):
+async def test_an_idle_connection_ends() -> None:
+    async with serving(keepalive_s=0.1) as (_, address):
         reader, writer = await opened(address)
         writer.write(USUAL)
         await one_answer(reader)
@@ -366,9 +368,8 @@ async def test_an_idle_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_one_on_which_a_request_does_not_arrive_ends(
     monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(runner, "KEEPALIVE_S", 0.1)
     monkeypatch.setattr(connection, "_PATIENCE_S", 0.01)
-    async with serving() as (both, address):
+    async with serving(keepalive_s=0.1) as (both, address):
         reader, writer = await opened(address)
         writer.write(sent)
         async with asyncio.timeout(30):
@@ -380,9 +381,8 @@ async def test_one_on_which_a_request_does_not_arrive_ends(
         writer.close()
 
 
-async def test_a_slow_answer_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "KEEPALIVE_S", 0.05)
-    async with serving() as (both, address):
+async def test_a_slow_answer_is_not_idle() -> None:
+    async with serving(keepalive_s=0.05) as (both, address):
         reader, writer = await opened(address)
         writer.write(SLOW)
         await asyncio.sleep(0.2)  # More than it may be idle.

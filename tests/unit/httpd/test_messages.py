@@ -25,15 +25,15 @@ def with_header(*headers: bytes, body: bytes = b"") -> bytes:
     )
 
 
-def understood(data: bytes, remote: str | None = None) -> Request:
-    request = parse(data, MAX, remote)
+def understood(data: bytes) -> Request:
+    request = parse(data, MAX)
     assert isinstance(request, Request)
     return request
 
 
 def test_a_usual_request() -> None:
-    request = understood(POST + b"\x00\xff\r\n!", "10.0.0.1")
-    assert (request.method, request.target, request.remote) == ("POST", "/a", "10.0.0.1")
+    request = understood(POST + b"\x00\xff\r\n!")
+    assert (request.method, request.target) == ("POST", "/a")
     assert dict(request.headers) == {"host": "x", "content-length": "5"}
     assert request.headers["Content-LENGTH"] == "5"
     assert request.body == b"\x00\xff\r\n!"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ import pytest
 from replicad.core.query import Condition, Order, Query, Relation, encode_query
 from replicad.core.write import DEFINITIONS
 from replicad.errors import RecordsDamagedError
-from replicad.node import past
+from replicad.node import gates, past
 from replicad.node import query_pool as module
+from replicad.node.store import Store
 from replicad.storage.queries import answer
 from tests.support.entries import delete_of, put_of, write_of
 from tests.support.node_http import Client, epoch_of
@@ -231,3 +234,57 @@ async def test_a_malformed_question_about_the_past_is_refused(
 ) -> None:
     status, _ = await get(client, one, path, **query)
     assert status == 400
+
+
+# -- how stale -----------------------------------------------------------------------------------
+
+
+class Clock:
+    """Stands for the module `time`; a slow function takes it two seconds on."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def slow(self, function: Callable[..., object]) -> Callable[..., object]:
+        def called(*arguments: object) -> object:
+            self.now = 2.0
+            return function(*arguments)
+
+        return called
+
+
+@pytest.mark.parametrize(("stale_s", "told"), [(0.25, "2250"), (None, None)])
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body"),
+    [
+        ("POST", QUERY, {}, encode_query(A)),
+        ("GET", VERSIONS, {"after": "0", "limit": "9"}, b""),
+        ("GET", PAST, {"time": "2999-01-01T00:00:00.000Z"}, b""),
+    ],
+)
+async def test_the_time_that_a_read_takes_counts_as_staleness(
+    client: Client,
+    one: Driven,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    query: dict[str, str],
+    body: bytes,
+    stale_s: float | None,
+    told: str | None,
+) -> None:
+    """What is committed meanwhile may be missing, even if the replica is level at the end."""
+    await make_history(one)
+    clock, before = Clock(), replace(one.driver.status(), stale_s=stale_s)
+    level = replace(before, stale_s=0.0)
+    monkeypatch.setattr(one.driver, "status", lambda: level if clock.now else before)
+    monkeypatch.setattr(gates, "time", clock)
+    monkeypatch.setattr(module, "answer", clock.slow(answer))
+    monkeypatch.setattr(Store, "time_of", clock.slow(Store.time_of))
+    asked, local = {"collection": "forms", "key": "a", **query}, {gates.MIN_INDEX: "0"}
+    async with client.request(method, path, params=asked, data=body, headers=local) as response:
+        assert response.status == 200
+        assert clock.now == 2.0
+        assert response.headers.get("X-Replicad-Staleness-Ms") == told

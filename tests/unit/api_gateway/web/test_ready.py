@@ -14,6 +14,7 @@ from api_gateway.web.headers import completing
 from api_gateway.web.limits import DEFAULT_LIMITS, Admission
 from api_gateway.web.middleware import Around
 from api_gateway.web.ready import ready
+from replicad.httpd.connection import Limits
 from replicad.httpd.messages import Answer, Request
 from replicad.httpd.runner import Usual
 from tests.support.raw_http import NOTHING_IS_USUAL
@@ -35,7 +36,7 @@ def served() -> tuple[web.Application, Usual]:
     app.on_response_prepare.append(completing(frozenset()))
     pattern = re.compile("/v1/([a-z]+)/([a-z]+)/([0-9]+)")
     express = Express(Metrics(), admission, [ExpressRoute("GET", pattern, "r", get)])
-    return app, Usual(express.serve, 0)
+    return app, Usual(express.serve, Limits(0, keepalive_s=60))
 
 
 async def told(client: aiohttp.ClientSession, path: str, **headers: str) -> tuple[object, ...]:
