@@ -1,8 +1,9 @@
 """Small requests that have arrived whole, and answers that are there as a whole. Pure.
 
 Only what is usual is understood here, and by a grammar that is stricter than HTTP's: one way to
-write each thing, every header once, nothing about how the body is coded, nor about the connection but that it stays. What
-is not understood is left to aiohttp's parser as it came, so that nothing has two meanings.
+write each thing, every header once, nothing about how the body is coded, nor about the connection
+but that it stays. What is not understood is left to aiohttp's parser as it came, so that nothing
+has two meanings.
 
 Source: RFC 9112, 2 to 6; RFC 9110, 5 and 6.6.1 (Date).
 """
