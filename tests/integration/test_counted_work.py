@@ -3,7 +3,7 @@
 64 connections store forms, each the next one as soon as it is answered. What costs most on the way
 to the disks is shared by all writes that are under way together: requests, messages, syncs and
 transactions. How many share it depends on the machine, but a slow one only lets more of them wait:
-16 to 32 were seen. The limits allow 8; with nothing shared there is 1,000 of each kind.
+16 to 60 were seen. The limits allow 8; with nothing shared there is 1,000 of each kind.
 """
 
 from __future__ import annotations
