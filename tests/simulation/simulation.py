@@ -332,6 +332,7 @@ class Simulation:
             shelved = (disk for shelf in self.shelf.values() for disk in shelf)
             self._put(next(disk for disk in shelved if disk.disk_id in members))
         for disk in self._electable():
+            self._down.discard(disk.node)
             self.start(disk.node)
 
     def _put(self, disk: Disk) -> None:

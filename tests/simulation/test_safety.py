@@ -83,3 +83,9 @@ def _played(seed: int) -> Play:
     play = play_of(seed)
     play.play()
     return play
+
+
+def test_a_late_proposal_may_leave_in_sync_only_who_is_down() -> None:
+    """Then an operator brings one of them up, also in a simulated cluster."""
+    (verdict,) = judge_many(range(2640, 2641), 1)
+    assert not verdict.failure
