@@ -111,7 +111,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         self._queued = asyncio.Event()
         self._waiting: set[Call[PAYLOAD, ANSWER]] = set()
         self._waiting_bytes = 0
-        self._answered_together = 0
+        self._last_batch = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._workers: set[asyncio.Task[None]] = set()
@@ -218,9 +218,9 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
 
         A batch costs as much as dozens of calls. Clients that were answered together ask again
         together: that the first of them travels alone, and the others after it, helps nobody. Who
-        was answered alone has nobody to wait for.
+        travelled alone has nobody to wait for.
         """
-        if self._answered_together == 1:
+        if self._last_batch == 1:
             return
         quiet, seen = 0, len(self._queue)
         while quiet < _TURNS_TO_CALL and seen < self._share:
@@ -253,7 +253,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
                 await self._send(leader, batch)
         except (LeaderError, TimeoutError):
             pass  # The calls tell: whatever is not answered is tried again.
-        self._answered_together = len(batch)
+        self._last_batch = len(batch)
         again = [call for call in batch if not call.answer.done()]
         if again:
             self._retries.inc(len(again))

@@ -83,19 +83,24 @@ async def test_a_page_ends_where_it_is_told(one: Driven) -> None:
     assert await read_whole(one, page) == [("insert", "a"), ("insert", "b")]
 
 
+def damage(patch: pytest.MonkeyPatch, one: Driven, offset: int, byte: int) -> None:
+    """Let the disk give another byte at this offset of the log."""
+    works = one.store.read_unverified
+
+    def damaged(first: int, last: int) -> bytes:
+        lines = bytearray(works(first, last))
+        lines[offset - one.store.log.end_of(first - 1)] = byte
+        return bytes(lines)
+
+    patch.setattr(one.store, "read_unverified", damaged)
+
+
 async def test_a_damaged_line_end_hides_nothing(
     one: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not verified must not decide where the entries after it are, either."""
     first, *_ = await store_some(one)
-    works = one.store.read_unverified
-
-    def damaged(at: int, last: int) -> bytes:
-        lines = bytearray(works(at, last))
-        lines[one.store.log.end_of(first) - one.store.log.end_of(at - 1) - 1] ^= 1
-        return bytes(lines)
-
-    monkeypatch.setattr(one.store, "read_unverified", damaged)
+    damage(monkeypatch, one, one.store.log.end_of(first) - 1, ord("."))
     assert await read_whole(one, Page(Cursor(first - 1), 10, None, None, {INSERT})) == [
         ("update", "a"),
         ("delete", "b"),
@@ -106,13 +111,6 @@ async def test_what_is_torn_by_a_line_end_is_verified(
     one: Driven, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, *_ = await store_some(one)
-    works = one.store.read_unverified
-
-    def damaged(at: int, last: int) -> bytes:
-        lines = bytearray(works(at, last))
-        lines[one.store.log.end_of(first) - one.store.log.end_of(at - 1) - 3] = ord("\n")
-        return bytes(lines)
-
-    monkeypatch.setattr(one.store, "read_unverified", damaged)
+    damage(monkeypatch, one, one.store.log.end_of(first) - 3, ord("\n"))
     found = await read_whole(one, Page(Cursor(first - 1), 10, None, None, {INSERT}))
     assert found[0] == ("insert", "a")  # What the log holds; it is not left out unseen.
