@@ -1,6 +1,10 @@
 # `make help` lists what there is. Needs make and Python >= 3.11; the rest is installed here.
 
-PYTHON ?= python3
+# The system's own first: distributions build it with PGO and LTO; pyenv and a plain `configure` do
+# not, and a write then costs a quarter more (docs/performance.md).
+PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; done; \
+  echo $$python)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -48,7 +52,7 @@ $(STAMP): requirements.lock setup.cfg pyproject.toml
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
 	  else \
-	    echo "Python's venv module is missing: install it (Debian: apt-get install python3-venv)" >&2; \
+	    echo "$(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv)" >&2; \
 	    exit 1; \
 	  fi
 	$(PYTHON) -m venv --clear $(VENV)

@@ -38,7 +38,7 @@ def describe_machine(directory: Path) -> dict[str, str]:
         "busy before": f"{os.getloadavg()[0]:.1f} processes, mean of the last minute",
         "file system": _run("findmnt", "-no", "FSTYPE", "-T", str(directory)),
         "kernel": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {Path(sys.executable).resolve()}",
         "libraries": ", ".join(f"{name} {version(name)}" for name in _LIBRARIES),
         "commit": _commit(),
     }
