@@ -13,9 +13,10 @@ from typing import Final, NamedTuple, Protocol
 
 RECORD_BYTES_MAX: Final = 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
-# Cells up to the one whose quote does not close in this line, or up to the line's end.
+# All cells of a line. Caught is the end of one whose quote does not close, which matches, too:
+# before 3.11.5 Python's `(...)*+` skips what a last repetition consumes that fails (gh-106052).
 _CELLS: Final = re.compile(
-    rb'(?:(?:"[^"]*+(?:""[^"]*+)*+"(?!")[^,]*+|(?!")[^,]*+)(?:,|\Z))*+', re.DOTALL
+    rb'(?:"[^"]*+(?:""[^"]*+)*+(?:"(?!")[^,]*+(?:,|\Z)|(\Z))|(?!")[^,]*+(?:,|\Z))*+', re.DOTALL
 )
 _CLOSING: Final = re.compile(rb'[^"]*+(?:""[^"]*+)*+"(?!")[^,]*+(?:,|\Z)', re.DOTALL)
 
@@ -120,7 +121,7 @@ class RowSplitter:
             self._hold(b"\n" + data)
             if _closes(data):
                 yield self._finish()
-        elif b'"' not in data or _CELLS.fullmatch(data):
+        elif b'"' not in data or _has_only_whole_cells(data):
             if _is_filled(piece):
                 yield Piece(line, data.removesuffix(b"\r"))
         else:
@@ -194,4 +195,9 @@ def _is_filled(piece: Piece) -> bool:
 def _closes(data: bytes) -> bool:
     """Whether a row within quotes ends with this line."""
     closing = _CLOSING.match(data)
-    return closing is not None and _CELLS.fullmatch(data, closing.end()) is not None
+    return closing is not None and _has_only_whole_cells(data, closing.end())
+
+
+def _has_only_whole_cells(data: bytes, begin: int = 0) -> bool:
+    cells = _CELLS.fullmatch(data, begin)
+    return cells is not None and cells[1] is None

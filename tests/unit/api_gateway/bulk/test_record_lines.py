@@ -6,7 +6,7 @@ from io import StringIO
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from api_gateway.bulk.record_lines import (
@@ -41,6 +41,7 @@ def test_lines_are_the_same_however_they_arrive(data: bytes, cuts: list[int]) ->
 texts = st.text(st.sampled_from('a",\r\n é'))
 
 
+@example([["", "\n"]], [])  # Early versions of Python 3.11 take the end of a line for a cell's.
 @given(st.lists(st.lists(texts, min_size=2, max_size=3)), st.lists(st.integers(min_value=0)))
 def test_rows_are_those_that_were_written(rows: list[list[str]], cuts: list[int]) -> None:
     file = StringIO()
