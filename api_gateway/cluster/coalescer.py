@@ -13,6 +13,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -108,7 +109,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         self._batch_size = metrics.batch_size.labels(kind)
         self._retries = metrics.retries.labels(kind)
         self._queue: deque[Call[PAYLOAD, ANSWER]] = deque()
-        self._queued = asyncio.Event()
+        self._idle: list[asyncio.Future[None]] = []  # What idle workers wait for.
         self._waiting: set[Call[PAYLOAD, ANSWER]] = set()
         self._waiting_bytes = 0
         self._last_batch = 0
@@ -141,6 +142,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
             call.fail(TimeoutError())
         if self._alarm is not None:
             self._alarm.cancel()
+        self._idle.clear()
         for worker in self._workers:
             worker.cancel()
         if self._workers:
@@ -164,7 +166,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
         self._waiting.add(call)
         self._waiting_bytes += call.size
         self._queue.append(call)
-        self._queued.set()
+        self._wake_one()
         if call.deadline < self._alarm_at:
             self._set_alarm(call.deadline)
         try:
@@ -195,18 +197,24 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
     async def _work(self) -> None:
         failures = 0
         while True:
-            await self._queued.wait()
+            while not self._queue:
+                idle = asyncio.get_running_loop().create_future()
+                self._idle.append(idle)
+                await idle
             await self._gather()
             leader = self._watch.leader
             # Nothing is taken while nobody leads, but whoever gave up must not pile up.
             batch = self._take(self._share if leader is not None else 0)
-            if not self._queue:
-                self._queued.clear()
             if batch and leader is not None and await self._attempt(leader, batch):
                 failures = 0
             elif batch or self._queue:
                 failures += 1
                 await self._watch.pause(failures, leader)
+
+    def _wake_one(self) -> None:
+        """Let one idle worker look at the queue: a call that comes alone needs no more."""
+        if self._idle:
+            self._idle.pop().set_result(None)
 
     @property
     def _share(self) -> int:
@@ -248,17 +256,14 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
     async def _attempt(self, leader: Leader, batch: Sequence[Call[PAYLOAD, ANSWER]]) -> bool:
         """Send one batch. Returns whether the leader decided all of it."""
         self._batch_size.observe(len(batch))
-        try:
-            async with self._watch.attempt(leader):
-                await self._send(leader, batch)
-        except (LeaderError, TimeoutError):
-            pass  # The calls tell: whatever is not answered is tried again.
+        with suppress(LeaderError, TimeoutError):  # The calls tell what is to be tried again.
+            await self._watch.attempt(leader, self._send(leader, batch))
         self._last_batch = len(batch)
         again = [call for call in batch if not call.answer.done()]
         if again:
             self._retries.inc(len(again))
             self._queue.extendleft(reversed(again))
-            self._queued.set()
+            self._wake_one()
         return not again
 
 

@@ -15,16 +15,16 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from api_gateway.errors import NoAnswerError, NothingDoneError
+from replicad.httpd.messages import lines
 
 _CONNECT_S: Final = 1.0
 # For each replica: more are in use only while many clients ask for what cannot travel together.
 _IDLE_MAX: Final = 16
 _HEAD_BYTES_MAX: Final = 16 * 1024
 _END_OF_HEAD: Final = b"\r\n\r\n"
-Address = tuple[str, int]
-Kind = tuple[Address, str]
-"""Of requests: to which address and path. They have connections of their own: a replica serves on
-one either what is usual there, or the rest."""
+Kind = tuple[str, str]
+"""Of requests: to which URL and path. They have connections of their own: a replica serves on one
+either what is usual there, or the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +57,28 @@ class Connections:
             NothingDoneError: There was no connection.
             NoAnswerError: It broke, or what came is no answer. The replica may have acted.
         """
-        parts = urlsplit(url)
+        idle = self._idle.setdefault((url, path), [])
         try:
-            address = (parts.hostname or "", parts.port or 80)
-            connection = await self._connection(address, path)
+            connection = _usable(idle) or await self._connect(url, path)
         except (OSError, ValueError) as error:  # TimeoutError and UnicodeError are such.
             raise NothingDoneError(f"no connection to {url}") from error
         try:
-            reply = await connection.ask(
-                b"POST %b HTTP/1.1\r\nHost: %b\r\n%bContent-Length: %d\r\n\r\n"
-                % (
-                    path.encode(),
-                    parts.netloc.encode(),
-                    "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode(),
-                    len(body),
-                ),
-                body,
-            )
+            reply = await connection.ask(headers, body)
         except BaseException:
             connection.close()  # Also when the caller gave up: the answer could come later.
             raise
-        idle = self._idle.setdefault((address, path), [])
         if reply.headers.get("connection", "").lower() == "close" or len(idle) >= _IDLE_MAX:
             connection.close()
         else:
             idle.append(connection)
         return reply
 
-    async def _connection(self, address: Address, path: str) -> _Connection:
-        idle = self._idle.get((address, path), [])
-        while idle:
-            connection = idle.pop()  # The one that was used last is the likeliest to be open.
-            if not connection.closed:
-                return connection
+    async def _connect(self, url: str, path: str) -> _Connection:
+        parts = urlsplit(url)
+        start = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
         async with asyncio.timeout(_CONNECT_S):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self._all), *address
+                lambda: _Connection(start, self._all), parts.hostname or "", parts.port or 80
             )
         return connection
 
@@ -102,6 +88,14 @@ class Connections:
             connection.close()
 
 
+def _usable(idle: list[_Connection]) -> _Connection | None:
+    while idle:
+        connection = idle.pop()  # The one that was used last is the likeliest to be open.
+        if not connection.closed:
+            return connection
+    return None
+
+
 class _Connection(asyncio.Protocol):
     """One connection.
 
@@ -109,8 +103,9 @@ class _Connection(asyncio.Protocol):
         closed: Whether it can be used no more.
     """
 
-    def __init__(self, living: set[_Connection]) -> None:
+    def __init__(self, start: str, living: set[_Connection]) -> None:
         self.closed = False
+        self._start = start  # Of every request.
         self._living = living
         self._transport: asyncio.Transport
         self._answer: asyncio.Future[Reply] | None = None
@@ -132,20 +127,18 @@ class _Connection(asyncio.Protocol):
         self.closed = True
         self._transport.abort()
 
-    async def ask(self, head: bytes, body: bytes) -> Reply:
-        """Send a request; the answer to it. Only one at a time.
+    def ask(self, headers: Mapping[str, str], body: bytes) -> asyncio.Future[Reply]:
+        """Send a request; the answer to it, or a NoAnswerError. Only one at a time.
 
         Raises:
-            NoAnswerError: As `Connections.post`.
+            NoAnswerError: The connection has broken already.
         """
         if self.closed:
             raise NoAnswerError("the connection broke")
         self._answer = asyncio.get_running_loop().create_future()
-        self._transport.writelines((head, body))
-        try:
-            return await self._answer
-        finally:
-            self._answer = None
+        head = f"{self._start}{lines(headers)}Content-Length: {len(body)}\r\n\r\n"
+        self._transport.writelines((head.encode(), body))
+        return self._answer
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
@@ -164,7 +157,7 @@ class _Connection(asyncio.Protocol):
             self._fail("more came than was asked for")
             return
         self._answer.set_result(Reply(self._status, self._headers, bytes(self._received)))
-        self._length = None
+        self._answer = self._length = None
         self._received.clear()
 
     def _take_head(self) -> None:
@@ -178,10 +171,10 @@ class _Connection(asyncio.Protocol):
             if len(self._received) > _HEAD_BYTES_MAX:
                 raise ValueError("no end of the head")
             return
-        first, *lines = self._received[:end].decode("latin-1").split("\r\n")
+        first, *fields = self._received[:end].decode("latin-1").split("\r\n")
         headers = {}
-        for line in lines:
-            name, colon, value = line.partition(":")
+        for field in fields:
+            name, colon, value = field.partition(":")
             if not colon:
                 raise ValueError("a header without a name")
             headers[name.lower()] = value.strip()

@@ -23,7 +23,7 @@ from replicad.core.effects import Reason, Rejected, Unresolved
 _CONNECT_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed:
     """The write is on every in-sync replica.
 
@@ -36,6 +36,8 @@ class Committed:
         timing: Milliseconds by name, the leader's fsync and each follower's ack, as the header
             Server-Timing tells them (W3C Server Timing); empty if nothing was awaited.
     """
+
+    # Not frozen: there is one for each write, and to make it would take four times as long.
 
     index: int
     epoch: int | None

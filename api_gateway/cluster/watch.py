@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -26,6 +26,8 @@ _NEW_LEADER_S: Final = 2.0
 _NEW_LEADER_DELAY_MAX_S: Final = 0.05
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class ClusterWatch:
     Attributes:
         view: The last View; None before the first.
         leader: Whom the state names, living or not; None when it names nobody.
+        leader_is_member: Whether the leader's own incarnation is registered.
         urls: Where each replica was last seen.
     """
 
@@ -65,6 +68,7 @@ class ClusterWatch:
         """Know nothing yet."""
         self.view: View | None = None
         self.leader: Leader | None = None
+        self.leader_is_member = False
         self.urls: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._leader_since = float("-inf")
@@ -85,24 +89,16 @@ class ClusterWatch:
             )
             self._leader_since = asyncio.get_running_loop().time()
         self.leader = leader
+        self.leader_is_member = leader is not None and any(
+            member.incarnation == leader.incarnation for member in view.members
+        )
         self._changed.set()
         self._changed = asyncio.Event()
         for limit, target in self._attempts.items():
             self._shorten(limit, target)
 
-    @property
-    def leader_is_member(self) -> bool:
-        """Whether the leader's own incarnation is registered."""
-        leader, view = self.leader, self.view
-        return (
-            leader is not None
-            and view is not None
-            and any(m.incarnation == leader.incarnation for m in view.members)
-        )
-
-    @asynccontextmanager
-    async def attempt(self, leader: Leader) -> AsyncIterator[None]:
-        """Bound what is done inside by what is known of `leader`, also as it becomes known.
+    async def attempt(self, leader: Leader, asking: Awaitable[T]) -> T:
+        """Bound what is asked of `leader` by what is known of it, also as it becomes known.
 
         Raises:
             TimeoutError: No success within ATTEMPT_S; or `leader` leads no more; or it is no
@@ -112,7 +108,7 @@ class ClusterWatch:
             self._attempts[limit] = leader
             self._shorten(limit, leader)
             try:
-                yield
+                return await asking
             finally:
                 del self._attempts[limit]
 

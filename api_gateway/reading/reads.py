@@ -181,8 +181,7 @@ class Reads:
                     leader = self._watch.leader
                     if leader is not None:
                         try:
-                            async with self._watch.attempt(leader):
-                                return await ask(leader)
+                            return await self._watch.attempt(leader, ask(leader))
                         except (LeaderError, TimeoutError):
                             self._retries.labels(kind).inc()
                     failures += 1

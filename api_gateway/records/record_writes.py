@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -34,7 +35,7 @@ from api_gateway.records.definitions import Definition, Definitions
 from api_gateway.records.forms import is_id
 from api_gateway.records.patches import merge
 from api_gateway.records.strict_json import ObjectText
-from replicad.core.effects import Reason
+from replicad.core.effects import Reason, Rejected
 from replicad.core.write import (
     Condition,
     Operation,
@@ -58,7 +59,8 @@ class _Asked(NamedTuple):
         key: Of any of its records.
         fingerprint: Of the request.
         prepare: Makes the operations, as the definition allows, by a deadline.
-        merges: Whether they rest on what was read, and are made anew when that has changed.
+        refusal: What the client is told when the state does not allow them; None if they rest on
+            what was read, and are made anew then.
     """
 
     collection: str
@@ -66,7 +68,7 @@ class _Asked(NamedTuple):
     key: str
     fingerprint: str
     prepare: Prepare
-    merges: bool = False
+    refusal: Callable[[Rejected], RequestError] | None
 
 
 class RecordWrites:
@@ -94,7 +96,7 @@ class RecordWrites:
         """
         operation = Operation(key, body.canonical, condition)
         conditional = condition is not Wanted.ANYTHING
-        return await self._store(collection, operation, body, idempotency, conditional)
+        return await self._run(_storing(collection, operation, body, idempotency, conditional))
 
     async def insert(
         self, collection: str, body: ObjectText, idempotency: Key
@@ -108,7 +110,8 @@ class RecordWrites:
         try:
             key = await self._id_of(collection, body.document)
             operation = Operation(key, body.canonical, Wanted.ABSENT)
-            stored = await self._store(collection, operation, body, idempotency, conditional=False)
+            asked = _storing(collection, operation, body, idempotency, conditional=False)
+            stored = await self._run(asked)
         except (NoSuchCollectionError, InvalidRecordError, KeyReusedError):
             # It may have been stored under the id that it held by an earlier definition.
             earlier = await self._inserted(collection, body, idempotency)
@@ -155,25 +158,6 @@ class RecordWrites:
         )
         return None if earlier is None else (key, earlier)
 
-    async def _store(
-        self,
-        collection: str,
-        operation: Operation,
-        body: ObjectText,
-        idempotency: Key,
-        conditional: bool,
-    ) -> Committed:
-        async def prepare(definition: Definition, deadline: float) -> tuple[Operation, ...]:
-            definition.check(body.document, operation.key)
-            return (operation,)
-
-        fingerprint = fingerprint_of(collection, [(operation.key, body.canonical)])
-        asked = _Asked(collection, idempotency, operation.key, fingerprint, prepare)
-        try:
-            return await self._run(asked)
-        except RejectedError as error:
-            raise refusal_of(error.rejected, conditional=conditional) from error
-
     async def delete(
         self, collection: str, key: str, condition: Condition, idempotency: Key
     ) -> Committed:
@@ -188,11 +172,8 @@ class RecordWrites:
             return (Operation(key, None, condition),)
 
         fingerprint = fingerprint_of(collection, [(key, None)])
-        try:
-            return await self._run(_Asked(collection, idempotency, key, fingerprint, prepare))
-        except RejectedError as error:
-            conditional = condition is not Wanted.ANYTHING
-            raise refusal_of(error.rejected, conditional=conditional) from error
+        refusal = partial(refusal_of, conditional=condition is not Wanted.ANYTHING)
+        return await self._run(_Asked(collection, idempotency, key, fingerprint, prepare, refusal))
 
     async def patch(
         self, collection: str, key: str, patch: bytes, condition: Condition, idempotency: Key
@@ -225,7 +206,7 @@ class RecordWrites:
 
         fingerprint = patch_fingerprint_of(collection, key, patch)
         return await self._run(
-            _Asked(collection, idempotency, key, fingerprint, prepare, merges=True)
+            _Asked(collection, idempotency, key, fingerprint, prepare, refusal=None)
         )
 
     async def batch(
@@ -247,30 +228,22 @@ class RecordWrites:
                     raise
             return tuple(each.operation for each in batch)
 
-        contents = [(each.operation.key, each.operation.value) for each in batch]
-        asked = _Asked(
-            collection,
-            idempotency,
-            contents[0][0],
-            fingerprint_of(collection, contents),
-            prepare,
-        )
-        try:
-            return await self._run(asked)
-        except RejectedError as error:
-            position = error.rejected.position
-            raise refusal_of(
-                error.rejected,
+        def refusal(rejected: Rejected) -> RequestError:
+            position = rejected.position
+            return refusal_of(
+                rejected,
                 conditional=batch[position].conditional,
                 extensions=_place(batch, position),
-            ) from error
+            )
+
+        contents = [(each.operation.key, each.operation.value) for each in batch]
+        fingerprint = fingerprint_of(collection, contents)
+        return await self._run(
+            _Asked(collection, idempotency, contents[0][0], fingerprint, prepare, refusal)
+        )
 
     async def _run(self, asked: _Asked) -> Committed:
-        """Have it done, by the definition that there is.
-
-        Raises:
-            RejectedError: The state does not allow it, for another reason than the definition.
-        """
+        """Have it done, by the definition that there is."""
         deadline = asyncio.get_running_loop().time() + self._deadline_s
         is_fresh = False
         while True:
@@ -300,8 +273,8 @@ class RecordWrites:
             except RejectedError as error:
                 if error.rejected.reason is Reason.DEFINITION:
                     is_fresh = True
-                elif not asked.merges:
-                    raise
+                elif asked.refusal is not None:
+                    raise asked.refusal(error.rejected) from error
 
     async def _earlier(self, asked: _Asked, deadline: float) -> Committed | None:
         """What an earlier request with the same key did: that is what its repetition is told."""
@@ -314,6 +287,18 @@ class RecordWrites:
             asked.key,
             deadline=deadline,
         )
+
+
+def _storing(
+    collection: str, operation: Operation, body: ObjectText, idempotency: Key, conditional: bool
+) -> _Asked:
+    async def prepare(definition: Definition, deadline: float) -> tuple[Operation, ...]:
+        definition.check(body.document, operation.key)
+        return (operation,)
+
+    fingerprint = fingerprint_of(collection, [(operation.key, body.canonical)])
+    refusal = partial(refusal_of, conditional=conditional)
+    return _Asked(collection, idempotency, operation.key, fingerprint, prepare, refusal)
 
 
 def _require(stored: Stored | None, condition: Condition) -> Stored:

@@ -35,6 +35,7 @@ from api_gateway.web.ready import JSON_CONTENT, as_response, ready
 from replicad.httpd.messages import Answer, Request
 
 _GENERO_CHARACTERS_MAX: Final = 128
+_STORED: Final = responses.ok_body("Registro ingresado correctamente.")
 # Slashes and line ends included, which `.` would leave out.
 _ANYTHING: Final = r"[\s\S]*"
 # For one chunk of a streamed answer: a client that takes longer must not hold a replica's read
@@ -81,7 +82,8 @@ class FormRoutes:
         """Tell whether there is a form with this id."""
         stored, headers = await self._get(request.match_info["id"], wish_of(request))
         if stored is None:
-            return as_response(responses.ok(NoSuchRecordError.older_spanish, headers))
+            body = responses.ok_body(NoSuchRecordError.older_spanish)
+            return as_response(ready(body, headers=headers))
         return responses.error(RecordExistsError.older_spanish, status=200, headers=headers)
 
     async def insert(self, request: Request) -> Answer:
@@ -93,7 +95,7 @@ class FormRoutes:
         except InvalidRecordError as error:
             # To these users a form that breaks a rule is a bad request, whoever made the rule.
             raise InvalidRequestError(error.english, error.spanish) from error
-        return responses.ok("Registro ingresado correctamente.", proof_of(committed))
+        return ready(_STORED, headers=proof_of(committed))
 
     async def get_one(self, request: web.Request) -> web.StreamResponse:
         """Give one form back, byte for byte as it is stored."""

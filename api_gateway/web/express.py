@@ -81,7 +81,16 @@ class Express:
     ) -> Answer:
         status, started = 500, perf_counter()
         try:
-            answer = await _answer(request, route, caught)
+            try:
+                answer = await route.handler(request, *caught)
+            except RequestError as failure:
+                answer = await _refusal(request, failure)
+            except Exception:  # A defect; aiohttp's server does the same with one.
+                _log.exception("request_failed", route=route.name)
+                answer = await _refusal(request, InternalError())
+            else:
+                if len(answer.body) >= BODY_BYTES_MIN and ACCEPT_ENCODING in request.headers:
+                    answer = await _complete(request, as_response(answer))
             status = answer.status
         finally:
             self._admission.in_flight -= 1
@@ -89,22 +98,10 @@ class Express:
         return answer
 
 
-async def _answer(request: Request, route: ExpressRoute, caught: tuple[str | None, ...]) -> Answer:
-    try:
-        answer = await route.handler(request, *caught)
-    except RequestError as failure:
-        return await _complete(request, _refusal(request, failure))
-    except Exception:  # A defect; aiohttp's server does the same with one.
-        _log.exception("request_failed", route=route.name)
-        return await _complete(request, _refusal(request, InternalError()))
-    if len(answer.body) >= BODY_BYTES_MIN and ACCEPT_ENCODING in request.headers:
-        return await _complete(request, as_response(answer))
-    return answer
-
-
-def _refusal(request: Request, failure: RequestError) -> web.Response:
+async def _refusal(request: Request, failure: RequestError) -> Answer:
     path, language = request.target.partition("?")[0], request.headers.get("Accept-Language")
-    return responses.refusal(failure, path=path, accept_language=language)
+    refusal = responses.refusal(failure, path=path, accept_language=language)
+    return await _complete(request, refusal)
 
 
 async def _complete(request: Request, response: web.Response) -> Answer:

@@ -11,8 +11,7 @@ from aiohttp import web
 from api_gateway.errors import RequestError
 from api_gateway.web import problems
 from api_gateway.web.languages import Language, encode, preferred_language
-from api_gateway.web.ready import JSON_CONTENT, ready
-from replicad.httpd.messages import Answer
+from api_gateway.web.ready import JSON_CONTENT
 
 _PROBLEM_PATHS: Final = ("/v1", "/docs", "/openapi.json")
 
@@ -24,9 +23,9 @@ def raw_json(
     return web.Response(body=body, status=status, headers={**JSON_CONTENT, **(headers or {})})
 
 
-def ok(message: str, headers: Mapping[str, str]) -> Answer:
-    """A success that says something."""
-    return ready(orjson.dumps({"status": "ok", "message": message}), headers=headers)
+def ok_body(message: str) -> bytes:
+    """What the older paths say of a success."""
+    return orjson.dumps({"status": "ok", "message": message})
 
 
 def error(message: str, *, status: int, headers: Mapping[str, str] | None = None) -> web.Response:

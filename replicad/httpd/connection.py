@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self._received = b""
         self._rest: list[bytes] = []
         self._missing = 0
-        self._answering: asyncio.Task[Answer] | None = None
+        self._answering: asyncio.Task[None] | None = None
         self._choked = False
         self._ends = False
         self._transport: asyncio.Transport
@@ -116,18 +116,16 @@ class Connection(asyncio.Protocol):
             self._hand_over()
             return
         self._received = b""
-        self._answering = self._loop.create_task(answer)
-        self._answering.add_done_callback(self._on_answer)
+        self._answering = self._loop.create_task(self._send(answer))
 
-    def _on_answer(self, answering: asyncio.Task[Answer]) -> None:
-        self._answering = None
+    async def _send(self, answer: Coroutine[Any, Any, Answer]) -> None:
         try:
-            encoded = answering.result().encode()
-        except BaseException as failure:
+            encoded = (await answer).encode()
+        except BaseException:
             self._transport.abort()
-            if isinstance(failure, asyncio.CancelledError):
-                return
-            raise  # A defect: the loop's handler tells it.
+            raise  # Unless it was cancelled a defect: the loop's handler tells it.
+        finally:
+            self._answering = None
         if self._transport.is_closing():
             return
         self._transport.write(encoded)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
 from time import time
 from typing import Final, NamedTuple
@@ -56,7 +57,7 @@ class Request(NamedTuple):
 
     method: str
     target: str
-    headers: CIMultiDict[str] | CIMultiDictProxy[str]
+    headers: CIMultiDictProxy[str]
     body: bytes
 
 
@@ -72,6 +73,22 @@ def parse(data: bytes, body_bytes_max: int) -> Request | Incomplete | None:
     if head is None:
         return None
     method, target, block = head.groups()
+    usual = _usual_headers(block)
+    if usual is None:
+        return None
+    headers, length = usual
+    if length > body_bytes_max:
+        return None
+    missing = head.end() + length - len(data)
+    if missing:
+        return Incomplete(missing) if missing > 0 else None
+    return Request(method.decode(), target.decode(), headers, data[head.end() :])
+
+
+# Clients send the same headers again and again. Few: the longest take some 24 KB each.
+@lru_cache(maxsize=256)
+def _usual_headers(block: bytes) -> tuple[CIMultiDictProxy[str], int] | None:
+    """Headers, and how long they say that the body is; None if there is anything unusual."""
     fields = block.decode("ascii").split("\r\n")
     if len(fields) > _HEADERS_MAX:
         return None
@@ -84,12 +101,9 @@ def parse(data: bytes, body_bytes_max: int) -> Request | Incomplete | None:
     if headers.get("connection", "keep-alive").lower() != "keep-alive":
         return None
     length = headers.get("content-length", "0")
-    if not _LENGTH.fullmatch(length) or int(length) > body_bytes_max:
+    if not _LENGTH.fullmatch(length):
         return None
-    missing = head.end() + int(length) - len(data)
-    if missing:
-        return Incomplete(missing) if missing > 0 else None
-    return Request(method.decode(), target.decode(), CIMultiDict(headers), data[head.end() :])
+    return CIMultiDictProxy(CIMultiDict(headers)), int(length)
 
 
 class Answer(NamedTuple):

@@ -46,6 +46,14 @@ def test_white_space_around_a_value_is_none_of_it() -> None:
     assert [request.headers[name] for name in ("X-A", "X-B", "X-C")] == ["a b", "", "c"]
 
 
+def test_what_is_remembered_of_headers_says_nothing_of_the_rest() -> None:
+    first = understood(POST + b"12345")
+    second = understood(POST.replace(b"POST /a", b"PUT /b") + b"54321")
+    assert second == ("PUT", "/b", first.headers, b"54321")
+    assert parse(POST + b"12", MAX) == Incomplete(3)
+    assert parse(POST + b"12345", 4) is None
+
+
 @pytest.mark.parametrize("missing", range(1, 6))
 def test_one_whose_body_is_not_there_yet(missing: int) -> None:
     assert parse(POST + b"12345"[:-missing], MAX) == Incomplete(missing)

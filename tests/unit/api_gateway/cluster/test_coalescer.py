@@ -100,6 +100,18 @@ async def test_who_was_answered_alone_waits_for_nobody(
     assert echo.batches == batches
 
 
+async def test_a_call_that_comes_alone_wakes_one_worker(
+    coalescer: Coalescer[str, str], echo: Echo
+) -> None:
+    await eventually(lambda: len(coalescer._idle) == 2)
+    echo.may_answer.clear()
+    answer = run(coalescer, "a")
+    await eventually(lambda: bool(echo.batches))
+    assert len(coalescer._idle) == 1
+    echo.may_answer.set()
+    assert await answer == ["A"]
+
+
 async def test_what_failed_is_tried_again_in_its_order(
     coalescer: Coalescer[str, str], echo: Echo
 ) -> None:
@@ -194,3 +206,5 @@ async def test_stopping_waits_a_moment_and_ends_the_rest(
     await coalescer.stop(0.01)
     with pytest.raises(TimeoutError):
         await waiting
+    with pytest.raises(TimeoutError):
+        await run(coalescer, "b", seconds=0.01)

@@ -97,8 +97,7 @@ async def test_an_attempt_at_a_past_leader_is_abandoned(successor: View) -> None
     asyncio.get_running_loop().call_soon(watch.on_view, successor)
     async with asyncio.timeout(watch_module.LOST_LEADER_S / 2):
         with pytest.raises(TimeoutError):
-            async with watch.attempt(Leader("n1", "i-n1", "http://n1", 1)):
-                await asyncio.Event().wait()
+            await watch.attempt(Leader("n1", "i-n1", "http://n1", 1), asyncio.Event().wait())
 
 
 async def test_an_attempt_at_an_unregistered_leader_is_shortened(
@@ -110,14 +109,17 @@ async def test_an_attempt_at_an_unregistered_leader_is_shortened(
     asyncio.get_running_loop().call_soon(watch.on_view, view("n1", "n2"))
     async with asyncio.timeout(watch_module.ATTEMPT_S / 2):
         with pytest.raises(TimeoutError):
-            async with watch.attempt(Leader("n1", "i-n1", "http://n1", 1)):
-                await asyncio.Event().wait()
+            await watch.attempt(Leader("n1", "i-n1", "http://n1", 1), asyncio.Event().wait())
 
 
 async def test_an_attempt_that_succeeds_is_left_alone() -> None:
     watch = ClusterWatch()
     watch.on_view(view("n1", "n1"))
-    async with watch.attempt(Leader("n1", "i-n1", "http://n1", 1)):
+
+    async def ask() -> str:
         watch.on_view(view("n1", "n1", "n2"))
         await asyncio.sleep(0)
+        return "answer"
+
+    assert await watch.attempt(Leader("n1", "i-n1", "http://n1", 1), ask()) == "answer"
     watch.on_view(view("n2", "n2", epoch=2))
