@@ -56,7 +56,7 @@ NOTHING_APPLIED: Final = Point(0, b"")
 _APPLIED: Final = "UPDATE applied SET entry_index = ?, digest = ?, time = ?, since = ?"
 _DEFINED: Final = "SELECT key, at FROM records WHERE number = ?"
 # What is taken is written from here on; that holds up the replica for a millisecond.
-_ENTRIES_AT_ONCE: Final = 128
+_ENTRIES_AT_ONCE: Final = 256
 _BYTES_AT_ONCE: Final = 256 * 1024
 # While a checkpoint is at work that would be over sooner if nothing was written.
 _PATIENCE: Final = 3
@@ -227,7 +227,7 @@ class Records:
                 oldest = forget_requests(connection, fresh, forgets_before)
             insert(connection, INSERT_REQUESTS, fresh.requests.values())
             if prunable:
-                prunable = prune_past(connection, since)
+                prunable = prune_past(connection, fresh, since)
             connection.execute(_APPLIED, (fresh.last, self._taken.digest, fresh.time, since))
             redefined = fresh.touches(DEFINITIONS)
             if redefined:
@@ -304,7 +304,7 @@ class Records:
         number = self._numbers.get(collection)
         if number is None:
             return {}
-        return dict(find_versions(self._connection, self._fresh, number, keys))
+        return find_versions(self._connection, self._fresh, number, keys)
 
     def get(self, names: Sequence[Name]) -> list[Stored | None]:
         """The live records of these names, None where there is none, in their order."""

@@ -31,8 +31,8 @@ DELETE FROM requests WHERE entry_index <= (
 """
 _OLDEST: Final = "SELECT time FROM requests ORDER BY entry_index LIMIT 1"
 _PRUNE: Final = """
-DELETE FROM past WHERE (number, key, at) IN (
-    SELECT number, key, at FROM past WHERE until <= ? ORDER BY until LIMIT ?
+DELETE FROM past WHERE rowid IN (
+    SELECT rowid FROM past WHERE until <= ? ORDER BY until LIMIT ?
 )
 """
 
@@ -108,12 +108,19 @@ def forget_requests(connection: sqlite3.Connection, changes: Changes, before: st
     most = 2 * len(changes.requests) + _FORGOTTEN_AT_ONCE
     if connection.execute(_FORGET, (most, before)).rowcount == most:  # There may be more.
         query = "SELECT entry_index FROM requests WHERE time < ? AND request IN"
-        used = list(select_in(connection, query, [before], list(changes.requests)))
+        used = select_in(connection, query, [before], list(changes.requests))
         connection.executemany("DELETE FROM requests WHERE entry_index = ?", used)
     oldest = connection.execute(_OLDEST).fetchone()
     return str(oldest[0]) if oldest else ""
 
 
-def prune_past(connection: sqlite3.Connection, upto: int) -> bool:
-    """Give up some versions that entries up to `upto` replaced; whether there may be more."""
-    return connection.execute(_PRUNE, (upto, _FORGOTTEN_AT_ONCE)).rowcount == _FORGOTTEN_AT_ONCE
+def prune_past(connection: sqlite3.Connection, changes: Changes, upto: int) -> bool:
+    """Give up some versions that entries up to `upto` replaced; whether there may be more.
+
+    Args:
+        connection: In a transaction.
+        changes: Of the new entries.
+        upto: See above.
+    """
+    most = 2 * (len(changes.gone) + len(changes.past)) + _FORGOTTEN_AT_ONCE
+    return connection.execute(_PRUNE, (upto, most)).rowcount == most

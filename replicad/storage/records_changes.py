@@ -18,7 +18,7 @@ from replicad.storage.records_schema import Live, Past, Request
 from replicad.storage.snapshot import forget_before
 
 LETTERS: Final = {operation: letter for letter, operation in DONE.items()}
-
+_GENERO: Final = b'"genero":"'
 
 Name = tuple[int, str]
 """A record: the number of its collection, and its key."""
@@ -138,7 +138,8 @@ class Changes:
                 if number is None:
                     number = known[collection] = self._number_of(collection)
                 if operation == INSERT:  # By far the most.
-                    self._inserted.append(row_of(number, key, at_of(number, index), value))
+                    at = at_of(number, index)
+                    self._inserted.append((at, number, key, value, genero_of(value)))
                     done = "i"
                 else:
                     done = self._change(number, changes_of(entry, value))
@@ -188,10 +189,11 @@ def genero_of(value: bytes) -> str | None:
     """What the listings by `genero` compare: folded; None if there is no such text."""
     if b"\\" not in value and value.find(b"{", 1) < 0:
         # Each name is one of its own, and each quote begins or ends a text: no need to decode it.
-        _, found, rest = value.partition(b'"genero"')
-        if not found:
+        at = value.find(_GENERO)
+        if at >= 0:
+            start = at + len(_GENERO)
+            return value[start : value.index(b'"', start)].decode().casefold()
+        if b'"genero"' not in value:
             return None
-        if rest.startswith(b':"'):
-            return rest[2 : rest.index(b'"', 2)].decode().casefold()
     genero = orjson.loads(value).get("genero")
     return genero.casefold() if isinstance(genero, str) else None

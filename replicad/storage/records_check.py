@@ -207,7 +207,7 @@ def put_back(connection: sqlite3.Connection, stretch: Stretch, wrong: Wrong) -> 
     connection.execute("DELETE FROM requests WHERE entry_index BETWEEN ? AND ?", bounds)
     remembered = [r for r in changes.requests.values() if r[1] >= stretch.forgets_before]
     query = "SELECT entry_index FROM requests WHERE request IN"  # Under a wrong index, too.
-    misplaced = list(select_in(connection, query, [], [row[5] for row in remembered]))
+    misplaced = select_in(connection, query, [], [row[5] for row in remembered])
     connection.executemany("DELETE FROM requests WHERE entry_index = ?", misplaced)
     insert(connection, INSERT_REQUESTS, remembered)
 

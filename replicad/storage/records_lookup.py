@@ -51,13 +51,12 @@ class Written(NamedTuple):
 
 def find_versions(
     connection: sqlite3.Connection, taken: Changes, number: int, keys: Sequence[str]
-) -> Iterator[tuple[str, int]]:
-    """Keys and versions of those of a collection's records that there are."""
+) -> dict[str, int]:
+    """The versions, by their keys, of those of a collection's records that there are."""
     live, elsewhere = taken.find(number, keys)
-    for at, _, key, _, _ in live:
-        yield key, index_of(at)
-    for key, at in select_in(connection, _PLACES, [number], elsewhere):
-        yield key, index_of(at)
+    places = [(row[2], row[0]) for row in live]
+    places += select_in(connection, _PLACES, [number], elsewhere)
+    return {key: index_of(at) for key, at in places}
 
 
 def find_live(

@@ -25,23 +25,21 @@ _ROWS_AT_ONCE: Final = 1000
 _KEYS_AT_ONCE: Final = 1000
 _REQUESTS_AT_ONCE: Final = 500
 
-# Place, key if the value is in the past, value if it is not. Neither: nothing to be told. Such rows
+# Place, whether the value is in the past, else the value. Neither: nothing to be told. Such rows
 # are given all the same, so that what is passed over can be counted.
 _SCAN: Final = """
-SELECT at, NULL, CASE number WHEN ?1 THEN CAST(value AS BLOB) END FROM records
+SELECT at, 0, CASE number WHEN ?1 THEN CAST(value AS BLOB) END FROM records
 WHERE at > ?2 AND at <= ?3 ORDER BY at
 """  # Others may be in the collection's lane.
 _SCAN_GENERO: Final = """
-SELECT at, NULL, CAST(value AS BLOB) FROM records
+SELECT at, 0, CAST(value AS BLOB) FROM records
 WHERE number = ?1 AND genero = ?4 AND at > ?2 AND at <= ?3 ORDER BY at
 """
 _SCAN_PAST: Final = """
-SELECT at, CASE WHEN until > ?4 THEN key END, NULL FROM past INDEXED BY past_by_place
+SELECT at, until > ?4, NULL FROM past INDEXED BY past_by_place
 WHERE number = ?1 AND at > ?2 AND at <= ?3 ORDER BY at
 """
-_PAST_VALUE: Final = """
-SELECT CAST(value AS BLOB) FROM past WHERE number = ? AND key = ? AND at = ?
-"""
+_PAST_VALUE: Final = "SELECT CAST(value AS BLOB) FROM past WHERE number = ? AND at = ?"
 _BY_KEY: Final = """
 SELECT key, at, CAST(value AS BLOB) FROM records
 WHERE number = ? AND key > ? ORDER BY key
@@ -55,12 +53,10 @@ WITH RECURSIVE keys(key) AS (
     FROM keys WHERE keys.key IS NOT NULL
     LIMIT ?4
 )
-SELECT keys.key, (
-    SELECT at FROM past WHERE number = ?1 AND key = keys.key AND at <= ?3 ORDER BY at DESC LIMIT 1
-) AS latest, (
-    SELECT until FROM past WHERE number = ?1 AND key = keys.key AND at <= ?3
+SELECT keys.key, latest.at, latest.until FROM keys LEFT JOIN past AS latest ON latest.rowid = (
+    SELECT rowid FROM past WHERE number = ?1 AND key = keys.key AND at <= ?3
     ORDER BY at DESC LIMIT 1
-) FROM keys WHERE keys.key IS NOT NULL
+) WHERE keys.key IS NOT NULL
 """
 _REMEMBERED: Final = """
 SELECT entry_index, time, collection, key, done, request, fingerprint FROM requests
@@ -89,12 +85,12 @@ def scan_page(
     page: list[tuple[int, bytes]] = []
     size = 0
     reached: int | None = after
-    for visited, (at, key, value) in enumerate(merge(live, past, key=itemgetter(0))):
+    for visited, (at, is_past, value) in enumerate(merge(live, past, key=itemgetter(0))):
         if visited == _ROWS_AT_ONCE or size >= PAGE_BYTES or len(page) == limit:
             break
         reached = at
-        if key is not None:
-            value = _past_value(connection, number, key, at)
+        if is_past:
+            value = _past_value(connection, number, at)
             size += len(value)
             if genero is None or genero_of(value) == genero:
                 page.append((at, value))
@@ -136,7 +132,7 @@ def record_page(
         after = key
         if index_of(at) <= upto:
             if value is None:
-                value = _past_value(connection, number, key, at)
+                value = _past_value(connection, number, at)
             page.append(Record(index_of(at), position_of(at), collection, key, value))
             size += len(value)
     live.close()
@@ -176,6 +172,6 @@ def snapshot_lines(
         yield from (each.encode() for each in remembered)
 
 
-def _past_value(connection: sqlite3.Connection, number: int, key: str, at: int) -> bytes:
-    (value,) = connection.execute(_PAST_VALUE, (number, key, at)).fetchone()
+def _past_value(connection: sqlite3.Connection, number: int, at: int) -> bytes:
+    (value,) = connection.execute(_PAST_VALUE, (number, at)).fetchone()
     return bytes(value)

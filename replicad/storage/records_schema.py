@@ -24,7 +24,7 @@ from replicad.errors import (
 from replicad.storage import indexes
 
 # What the schema stores as user_version; a file of any other version is rebuilt.
-_SCHEMA_VERSION: Final = 4
+_SCHEMA_VERSION: Final = 5
 _TABLES: Final = ("collections", "records", "past", "requests", "applied")
 _OWN_TABLES: Final = """
 BEGIN;
@@ -44,14 +44,15 @@ CREATE TABLE records (
 );
 CREATE UNIQUE INDEX records_by_key ON records (number, key);
 CREATE INDEX records_by_genero ON records (number, genero, at) WHERE genero IS NOT NULL;
+-- In the order in which versions ended: so these, which are large, are only ever appended.
 CREATE TABLE past (
     number INTEGER NOT NULL,
     key TEXT NOT NULL,
     at INTEGER NOT NULL,
     until INTEGER NOT NULL,
-    value TEXT NOT NULL,
-    PRIMARY KEY (number, key, at)
-) WITHOUT ROWID;
+    value TEXT NOT NULL
+);
+CREATE UNIQUE INDEX past_by_key ON past (number, key, at);
 CREATE INDEX past_by_until ON past (until);
 CREATE INDEX past_by_place ON past (number, at, until);
 CREATE TABLE requests (
@@ -149,12 +150,14 @@ def insert(
 
 def select_in(
     connection: sqlite3.Connection, query: str, fixed: Sequence[object], wanted: Sequence[object]
-) -> Iterator[tuple[Any, ...]]:
+) -> list[tuple[Any, ...]]:
     """The rows of a query that ends with `IN`, for any number of wanted values."""
+    rows: list[tuple[Any, ...]] = []
     for start in range(0, len(wanted), _PARAMETERS_MAX):
         some = wanted[start : start + _PARAMETERS_MAX]
         marks = ",".join("?" * len(some))
-        yield from connection.execute(f"{query} ({marks})", (*fixed, *some)).fetchall()
+        rows += connection.execute(f"{query} ({marks})", (*fixed, *some)).fetchall()
+    return rows
 
 
 def connect(path: Path) -> tuple[sqlite3.Connection, Applied]:

@@ -406,5 +406,5 @@ def test_rows_are_deleted_without_a_look_at_all_the_others(filled: FilledRecords
     }
     assert plans == {
         "fields": {"SEARCH fields USING PRIMARY KEY (field=? AND value=? AND key=?)"},
-        "past": {"SEARCH past USING COVERING INDEX past_by_place (number=? AND at=?)"},
+        "past": {"SEARCH past USING INTEGER PRIMARY KEY (rowid=?)"},
     }

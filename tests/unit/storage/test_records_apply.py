@@ -69,6 +69,23 @@ def test_a_reopened_file_has_forgotten_as_much(tmp_path: Path, log: LogBuilder) 
     again.close()
 
 
+def test_an_update_writes_few_pages(records: Records, log: LogBuilder) -> None:
+    """What a replaced version was is appended, not put to some place among all the others."""
+    value = b'{"x":"%b"}' % (b"x" * 300)
+
+    def update(numbers: range) -> int:
+        first = log.index.last + 1
+        writes = [put_of(str(n), value, request=f"r{first + n}") for n in numbers]
+        records.empty_journal()
+        apply(records, log, b"".join(map(log.write, writes)))
+        return records.journal_bytes // 4096
+
+    update(range(1000))
+    update(range(1000))
+    numbers = range(0, 1000, 15)  # Each on a page of its own.
+    assert update(numbers) < 2 * len(numbers)
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_forgotten_request_id_may_be_used_again(
     records: Records, log: LogBuilder, together: bool
@@ -137,6 +154,23 @@ def test_the_past_goes_with_the_log(
         10,
         None,
     ]
+
+
+def test_the_past_goes_faster_than_it_comes(
+    records: Records, log: LogBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FORGOTTEN_AT_ONCE", 2)
+
+    def updates(count: int) -> bytes:
+        return b"".join(
+            log.write(put_of("a", request=f"{log.index.last + 1}")) for _ in range(count)
+        )
+
+    apply(records, log, updates(101))
+    records.prune(101)
+    for left in (100 - 22 + 10, 100 - 44 + 20):
+        apply(records, log, updates(10))
+        assert past(records) == left
 
 
 @settings(max_examples=40, deadline=None)

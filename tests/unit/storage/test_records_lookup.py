@@ -166,15 +166,15 @@ def test_a_taken_request_is_forgotten_with_the_time(records: Records, log: LogBu
     assert records.lookup([first]) == [Found((1,), None)]
 
 
-@pytest.mark.parametrize("count", [1, 2, 127, 128, 300])
+@pytest.mark.parametrize("count", [1, 2, 255, 256, 600])
 def test_what_was_taken_is_written_together(records: Records, log: LogBuilder, count: int) -> None:
     for _ in range(count):
         take(records, log, log.inserts(1))
-    assert records.transactions == count // 128
-    assert records.settled.index == count // 128 * 128
+    assert records.transactions == count // 256
+    assert records.settled.index == count // 256 * 256
     records.settle()
     records.settle()
-    assert records.transactions == -(-count // 128)
+    assert records.transactions == -(-count // 256)
     assert records.settled == records.applied == log.index.last_point
 
 

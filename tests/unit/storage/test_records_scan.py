@@ -117,6 +117,11 @@ def test_records_of_a_genero_as_of_an_earlier_entry(records: Records, log: LogBu
             ],
         ),
         (
+            module._PAST_VALUE,
+            (1, 0),
+            ["SEARCH past USING INDEX past_by_place (number=? AND at=?)"],
+        ),
+        (
             module._BY_KEY,
             (1, ""),
             ["SEARCH records USING INDEX records_by_key (number=? AND key>?)"],
@@ -133,9 +138,11 @@ def test_pages_neither_sort_nor_walk_everything(
 def test_the_past_is_read_from_key_to_key(records: Records) -> None:
     query = f"EXPLAIN QUERY PLAN {module._PAST_BY_KEY}"
     rows = records._connection.execute(query, (1, "", 9, 9)).fetchall()
-    reads = {row[3] for row in rows if "past" in row[3]}
-    assert reads
-    assert all(read.startswith("SEARCH past USING PRIMARY KEY (number=? AND key") for read in reads)
+    assert {row[3] for row in rows if row[3].startswith("SEARCH")} == {
+        "SEARCH past USING COVERING INDEX past_by_key (number=? AND key>?)",
+        "SEARCH past USING COVERING INDEX past_by_key (number=? AND key=? AND at<?)",
+        "SEARCH latest USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
+    }
 
 
 def test_a_page_of_large_records_is_bounded_by_bytes(records: Records, log: LogBuilder) -> None:

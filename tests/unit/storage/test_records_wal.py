@@ -108,26 +108,26 @@ def test_what_is_taken_waits_for_the_end_of_a_checkpoint(
         for _ in range(count):
             records.take(split_lines(log.inserts(1)), log.index.last_point.digest)
 
-    take(128)
+    take(256)
     assert moving.at_work.acquire(timeout=10)
-    take(128)
-    assert records.settled.index == 256  # Most of it is moved while writing goes on.
+    take(256)
+    assert records.settled.index == 512  # Most of it is moved while writing goes on.
     assert not is_ending(records)
     moving.go.release()
     finished(records)
     assert not is_ending(records)
-    take(128)
+    take(256)
     assert is_ending(records)
-    take(383)
-    assert records.settled.index == 384
+    take(767)
+    assert records.settled.index == 768
     take(1)
-    assert records.settled.index == 768  # But not for ever.
+    assert records.settled.index == 1536  # But not for ever.
     moving.go.release()
     finished(records)
     assert not is_ending(records)
     moving.go.release()
-    take(128)
-    assert records.settled.index == 896
+    take(256)
+    assert records.settled.index == 1792
     finished(records)
 
 
