@@ -10,7 +10,7 @@ Source: docs/log-format.md, "Entry".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -36,6 +36,8 @@ _CHANGING: Final = {operation: operation for operation in DONE.values()}
 _HEAD: Final = re.compile(
     rb'{"index":(\d{1,20}),"epoch":(\d{1,20}),"time":"([!-~]{24})","commit":(\d{1,20}),'
 )
+_OPERATION: Final = b'"operation":'
+_KEY: Final = b',"key":'
 _VALUE: Final = b',"value":'
 _DIGEST: Final = b',"digest":"'
 # `,"digest":"` + 64 hex digits + `"}`
@@ -156,25 +158,25 @@ def encode_changes(
     Returns:
         The line with its newline, and its raw digest.
     """
+    members: dict[str, object] = {
+        "index": index,
+        "epoch": epoch,
+        "time": time,
+        "commit": commit,
+        "operation": changes[0][0],
+        "collection": collection,
+        "key": changes[0][1],
+        "request": request,
+        "fingerprint": fingerprint,
+    }
     values = [b"null" if value is None else value for _, _, value in changes]
     if len(changes) == 1:
-        ((operation, key, _),) = changes
-        named, listed, value = orjson.dumps(key), b"", values[0]
-    else:
-        operation, named, value = BATCH, b"null", b"[%b]" % b",".join(values)
-        sizes = [
-            (done, key, len(value)) for (done, key, _), value in zip(changes, values, strict=True)
-        ]
-        listed = b'"changes":%b,' % orjson.dumps(sizes)
-    return _seal(
-        b'{"index":%d,"epoch":%d,"time":"%b","commit":%d,"operation":"%b","collection":%b,'
-        b'"key":%b,"request":%b,"fingerprint":%b,%b"value":%b'
-        % (
-            *(index, epoch, time.encode(), commit, operation.encode(), orjson.dumps(collection)),
-            *(named, orjson.dumps(request), orjson.dumps(fingerprint), listed, value),
-        ),
-        previous,
-    )
+        return _seal(members, values[0], previous)
+    members["operation"], members["key"] = BATCH, None
+    members["changes"] = [
+        (done, key, len(value)) for (done, key, _), value in zip(changes, values, strict=True)
+    ]
+    return _seal(members, b"[%b]" % b",".join(values), previous)
 
 
 def encode_epoch(
@@ -187,15 +189,23 @@ def encode_epoch(
     previous: bytes,
 ) -> tuple[bytes, bytes]:
     """Build the control entry that opens an epoch. Returns the line and its raw digest."""
-    return _seal(
-        b'{"index":%d,"epoch":%d,"time":"%b","commit":%d,"operation":"epoch","collection":null,'
-        b'"key":null,"request":null,"fingerprint":null,"value":%b'
-        % (index, epoch, time.encode(), commit, orjson.dumps(opening)),
-        previous,
-    )
+    members = {
+        "index": index,
+        "epoch": epoch,
+        "time": time,
+        "commit": commit,
+        "operation": EPOCH,
+        "collection": None,
+        "key": None,
+        "request": None,
+        "fingerprint": None,
+    }
+    return _seal(members, orjson.dumps(opening), previous)
 
 
-def _seal(body: bytes, previous: bytes) -> tuple[bytes, bytes]:
+def _seal(members: Mapping[str, object], value: bytes, previous: bytes) -> tuple[bytes, bytes]:
+    """A line, and its raw digest: its members up to the value in their order, and the value."""
+    body = b'%b,"value":%b' % (orjson.dumps(members)[:-1], value)
     digest = chain(previous, body)
     return b'%b,"digest":"%b"}\n' % (body, digest.hex().encode()), digest
 
@@ -270,6 +280,18 @@ def split_value(line: bytes) -> tuple[dict[str, Any], bytes]:
     return members, line[at + len(_VALUE) : -_TAIL_BYTES]
 
 
+def kind_in(line: bytes) -> bytes:
+    """The members `operation` and `collection` of a line as they stand in it: see `kind_of`."""
+    # As with the value: nothing before them can hold an unescaped quote.
+    at = line.find(_OPERATION)
+    return line[at : line.find(_KEY, at)]
+
+
+def kind_of(collection: str, operation: str) -> bytes:
+    """What `kind_in` finds in an entry that does this to one record of this collection."""
+    return orjson.dumps({"operation": operation, "collection": collection})[1:-1]
+
+
 def changes_of(members: Mapping[str, Any], value: bytes) -> tuple[BareChange, ...]:
     """What an entry did to records, from what `split_value` gives.
 
@@ -313,7 +335,6 @@ def cut_values(array: bytes, sizes: Sequence[int]) -> list[bytes]:
     return values
 
 
-def split_lines(lines: bytes) -> Iterator[bytes]:
+def split_lines(lines: bytes) -> list[bytes]:
     """The lines of a blob without their newlines. The blob ends with one, or is empty."""
-    if lines:
-        yield from lines[:-1].split(b"\n")
+    return lines[:-1].split(b"\n") if lines else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from typing import NamedTuple
 
 from replicad.core.effects import Reason, Rejected
@@ -43,9 +43,8 @@ class PendingWrites:
     def __init__(self) -> None:
         """Nothing is pending."""
         self._entries: deque[_Entry] = deque()
-        self._versions: dict[str, dict[str, tuple[_Version, ...]]] = {}
+        self._versions: dict[tuple[str, str], tuple[_Version, ...]] = {}
         self._requests: dict[str, Earlier] = {}
-        self._records: Counter[str] = Counter()
 
     def judge(self, write: WriteRequest, found: Found) -> Verdict:
         """Find out what a write would do. A known request id decides first (rule 10)."""
@@ -85,11 +84,10 @@ class PendingWrites:
         self._entries.append(_Entry(index, write, changes))
         done = "".join([_CODES[operation] for operation, _, _ in changes])
         self._requests[write.request] = Earlier(index, write.fingerprint, done)
-        pending = self._versions.setdefault(write.collection, {})
         for _, key, value in changes:
+            record = write.collection, key
             version = index, 0 if value is None else index
-            pending[key] = (*pending[key], version) if key in pending else (version,)
-        self._records[write.collection] += done.count("i") - done.count("d")
+            self._versions[record] = (*self._versions.get(record, ()), version)
         return done
 
     def forget_applied(self, applied: int) -> None:
@@ -105,21 +103,23 @@ class PendingWrites:
             self._forget(entry, slice(-1))
 
     def _latest(self, collection: str, key: str, applied: int) -> _Version:
-        pending = self._versions.get(collection)
-        return pending[key][-1] if pending is not None and key in pending else (0, applied)
+        pending = self._versions.get((collection, key))
+        return pending[-1] if pending else (0, applied)
 
     def _records_of(self, write: WriteRequest) -> int:
         """How many records are pending of the collections that must be empty for a write."""
-        return sum(self._records[name] for name in write.must_be_empty)
+        names, records = write.must_be_empty, 0
+        for _, pending, _ in self._entries:
+            if pending.collection in names:
+                done = self._requests[pending.request].done
+                records += done.count("i") - done.count("d")
+        return records
 
     def _forget(self, entry: _Entry, left: slice) -> None:
         """Of the versions of its records, keep what is `left`."""
-        done = self._requests.pop(entry.write.request).done
-        self._records[entry.write.collection] -= done.count("i") - done.count("d")
-        pending = self._versions[entry.write.collection]
+        del self._requests[entry.write.request]
         for _, key, _ in entry.changes:
-            versions = pending.pop(key)
-            if len(versions) > 1:
-                pending[key] = versions[left]
-        if not pending:
-            del self._versions[entry.write.collection]
+            record = entry.write.collection, key
+            versions = self._versions.pop(record)[left]
+            if versions:
+                self._versions[record] = versions

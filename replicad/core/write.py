@@ -185,8 +185,8 @@ def decode_write(line: bytes) -> WriteRequest:
         head = orjson.loads(line[:at] + b"}")
         if at < 0 or line[-1:] != b"}":
             raise ValueError("no values")
-        operations = _decode_operations(head.pop("operations"), line[at + len(_VALUE) : -1])
-        write = WriteRequest(operations=operations, **head)
+        head["operations"] = _decode_operations(head["operations"], line[at + len(_VALUE) : -1])
+        write = WriteRequest(**head)
         _check(write)
     except (ValueError, TypeError, KeyError) as error:
         raise MalformedEntryError(f"not a write: {line[:60]!r}") from error
@@ -217,18 +217,16 @@ def _check(write: WriteRequest) -> None:
     if not (
         _NAMES.fullmatch(names)
         and names.count("\n") == 3 + len(keys)
-        and _is_number(write.definition, least=0)
-        and _is_number(write.attempt, least=1)
+        # Not isinstance: True is an int too.
+        and type(write.definition) is type(write.attempt) is int
+        and write.definition >= 0
+        and write.attempt >= 1
         and type(write.if_empty) is bool
     ):
         raise ValueError("a member is not well-formed")
 
 
 def _decode_versions(told: object) -> tuple[int, ...]:
-    if not isinstance(told, list) or not all(_is_number(version, least=0) for version in told):
+    if not isinstance(told, list) or any(type(each) is not int or each < 0 for each in told):
         raise ValueError("versions are indexes of entries")
     return tuple(told)
-
-
-def _is_number(told: object, *, least: int) -> bool:
-    return type(told) is int and told >= least

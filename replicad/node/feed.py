@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from replicad.core.entry import BATCH, split_lines, split_value
+from replicad.core.entry import BATCH, kind_in, kind_of, split_lines, split_value
 from replicad.core.feed import Cursor, LoggedChange, changes_in
 from replicad.errors import (
     CorruptLogError,
@@ -111,21 +111,23 @@ def _wanted_lines(
     if not unwanted:
         yield from enumerate(split_lines(store.read(first, last - first + 1)), first)
         return
+    kinds = {kind_of(*kind.rsplit(".", 1)) for kind in unwanted}
     lines, log = store.read_unverified(first, last), store.log
-    start = log.end_of(first - 1)
+    start = at = log.end_of(first - 1)
     for index in range(first, last + 1):
+        end = log.end_of(index)
         # By where it should be: newlines are not verified either.
-        line = lines[log.end_of(index - 1) - start : log.end_of(index) - start - 1]
-        if b"\n" in line or not _is_unwanted(line, unwanted):
+        line = lines[at - start : end - start - 1]
+        at = end
+        if b"\n" in line or not (kind_in(line) in kinds or _is_unwanted_batch(line, unwanted)):
             yield index, store.read(index, 1)[:-1]
 
 
-def _is_unwanted(line: bytes, unwanted: Collection[str]) -> bool:
+def _is_unwanted_batch(line: bytes, unwanted: Collection[str]) -> bool:
     try:
         members, _ = split_value(line)
-        collection, operation = members["collection"], members["operation"]
-        if operation == BATCH:
-            return all(f"{collection}.{done}" in unwanted for done, *_ in members["changes"])
+        return members["operation"] == BATCH and all(
+            f"{members['collection']}.{done}" in unwanted for done, *_ in members["changes"]
+        )
     except (MalformedEntryError, KeyError, TypeError, ValueError):
         return False  # Whoever verifies it will say what it is.
-    return f"{collection}.{operation}" in unwanted

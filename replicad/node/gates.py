@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from math import ceil
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import orjson
 from aiohttp import web
@@ -27,6 +26,7 @@ MIN_INDEX: Final = "X-Replicad-Min-Index"
 """Of other reads: what must be applied here; 0 for whatever is."""
 
 Json = dict[str, object]
+_T = TypeVar("_T")
 
 
 class Served(Protocol):
@@ -51,7 +51,7 @@ def led(node: Served, request: web.Request | Request) -> tuple[Driver, int]:
     driver = node.driver
     if driver is None or not driver.leads_in(epoch):
         raise _not_leader(driver)
-    if request.headers.get(LEADER, driver.incarnation) != driver.incarnation:
+    if request.headers.get(LEADER) not in (driver.incarnation, None):
         raise _not_leader(driver)
     return driver, epoch
 
@@ -70,8 +70,7 @@ async def admit(node: Served, request: web.Request | Request) -> Driver:
     """
     if EPOCH in request.headers:
         driver, epoch = led(node, request)
-        with told_when_stopped(driver):
-            confirmed = await driver.read(epoch)
+        confirmed = await outcome_of(driver, driver.read(epoch))
         if not confirmed:
             raise _not_leader(driver)
         return driver
@@ -86,15 +85,14 @@ async def admit(node: Served, request: web.Request | Request) -> Driver:
     return node.driver
 
 
-@contextmanager
-def told_when_stopped(driver: Driver) -> Iterator[None]:
-    """Tell whoever waits for the core, when it stops meanwhile, that the outcome is unknown.
+async def outcome_of(driver: Driver, work: Awaitable[_T]) -> _T:
+    """Wait for the core; if it stops meanwhile, tell that the outcome is unknown.
 
     Raises:
         HTTPServiceUnavailable: It has stopped. Writes may have been appended: 421 would deny that.
     """
     try:
-        yield
+        return await work
     except asyncio.CancelledError:
         if driver.stopped:
             error = "the replica stops; the outcome is unknown"

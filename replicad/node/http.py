@@ -26,7 +26,7 @@ from replicad.errors import MalformedEntryError
 from replicad.httpd.connection import Limits
 from replicad.httpd.messages import Answer, Request
 from replicad.httpd.runner import Usual
-from replicad.node.gates import Json, Served, bad_request, led, refusal, told_when_stopped
+from replicad.node.gates import Json, Served, bad_request, led, outcome_of, refusal
 from replicad.node.history import describe_history
 from replicad.node.http_changes import HttpChanges
 from replicad.node.http_checks import HttpChecks
@@ -101,8 +101,7 @@ class NodeHttp:
                 raise TypeError("a replica's name is a string")
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise bad_request(f"not a transfer: {error}") from error
-        with told_when_stopped(driver):
-            answer = await driver.transfer(to)
+        answer = await outcome_of(driver, driver.transfer(to))
         if answer.leader is None:
             raise refusal(web.HTTPConflict, {"error": answer.reason})
         return _json({"leader": answer.leader, "epoch": driver.epoch})
@@ -118,13 +117,12 @@ class NodeHttp:
         if body and not body.endswith(b"\n"):
             raise bad_request("each write ends with a newline")
         try:
-            writes = tuple(decode_write(line) for line in split_lines(body))
+            writes = tuple([decode_write(line) for line in split_lines(body)])
         except MalformedEntryError as error:
             raise bad_request(str(error)) from error
         if not writes:
             raise bad_request("no writes")
-        with told_when_stopped(driver):
-            answer = await driver.write(epoch, writes)
+        answer = await outcome_of(driver, driver.write(epoch, writes))
         outcomes = [_outcome(result) for result in answer.results]
         told = {"acks": answer.acks, "timing": answer.timing, "outcomes": outcomes}
         return Answer(200, JSON, orjson.dumps(told))

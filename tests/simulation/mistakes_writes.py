@@ -50,7 +50,7 @@ def what_found_no_room_still_counts(patch: pytest.MonkeyPatch) -> None:
     original = PendingWrites.forget_from
 
     def forget_from(self: PendingWrites, first: int) -> None:
-        versions = {name: dict(keys) for name, keys in self._versions.items()}
+        versions = dict(self._versions)
         original(self, first)
         self._versions = versions
 

@@ -26,6 +26,8 @@ from replicad.core.entry import (
     encode_epoch,
     format_time,
     genesis_digest,
+    kind_in,
+    kind_of,
     split_lines,
     split_value,
     verify_line,
@@ -121,6 +123,14 @@ def test_text_that_looks_like_members_is_no_member(others: tuple[Change, ...]) -
     assert (entry.request, entry.collection) == (TRICKY_REQUEST, 'forms"')
     assert entry.changes == (TRICKY, *others)
     assert verify_line(line[:-1], GENESIS) == digest
+
+
+@given(CHANGES, TEXT)
+def test_the_kind_of_an_entry_is_found(changes: list[Change], collection: str) -> None:
+    line, _ = encoded(*changes, collection=collection, request=TRICKY_REQUEST)
+    done = changes[0].operation if len(changes) == 1 else BATCH
+    assert kind_in(line[:-1]) == kind_of(collection, done)
+    assert kind_in(line[:-1]) not in {kind_of(collection, "other"), kind_of(collection + "x", done)}
 
 
 @pytest.mark.parametrize("others", [(), (Change(DELETE, "b", None),)])
@@ -290,5 +300,5 @@ def test_times_count_milliseconds() -> None:
 
 
 def test_lines_are_split_at_newlines_only() -> None:
-    assert list(split_lines(b"")) == []
-    assert list(split_lines(b"a\nb\r\x85\n")) == [b"a", b"b\r\x85"]
+    assert split_lines(b"") == []
+    assert split_lines(b"a\nb\r\x85\n") == [b"a", b"b\r\x85"]

@@ -51,6 +51,16 @@ async def test_what_is_unwanted_is_left_out(
     assert page.next == Cursor(last)
 
 
+async def test_collections_are_told_apart_whatever_their_names(one: Driven) -> None:
+    await one.store_all(
+        write_of("a", collection="forms.x"),
+        write_of("b", collection="x", request="r2"),
+        write_of("c", collection="forms", request="r3"),
+    )
+    page = Page(Cursor(0), 10, None, None, {"forms.x.insert"})
+    assert [key for _, key in await read_whole(one, page)] == ["b", "c"]
+
+
 async def test_an_entry_of_which_something_is_wanted_is_read_as_a_whole(one: Driven) -> None:
     write = batch_of(Operation("a", b'{"x":1}'), Operation("b", b"{}"), request="r2")
     await one.store_all(write_of("a"), write)

@@ -212,11 +212,11 @@ def test_values_that_look_like_entries_are_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"merge", b"inserted", b"nsert"])
 def test_operations_of_a_later_version_are_not_ignored(log: LogBuilder, name: bytes) -> None:
-    line = next(split_lines(log.insert(write_of("a"))))
+    (line,) = split_lines(log.insert(write_of("a")))
     with pytest.raises(ProtocolViolationError, match=f"'{name.decode()}'"):
         changes_in(line.replace(b'"operation":"insert"', b'"operation":"%b"' % name))
     several = batch_of(Operation("b", b"{}"), Operation("c", b"{}"), request="r")
-    line = next(split_lines(log.write(several)))
+    (line,) = split_lines(log.write(several))
     with pytest.raises(ProtocolViolationError):
         changes_in(line.replace(b'[["insert"', b'[["%b"' % name))
 
