@@ -1,10 +1,8 @@
 # `make help` lists what there is. Needs make and Python >= 3.11; the rest is installed here.
 
 # The system's own first: distributions build it with PGO and LTO; pyenv and a plain `configure` do
-# not, and a write then costs a quarter more (docs/performance.md). Without Python's venv module,
-# which only root can install, the one in PATH may still do.
-FITS   := import os, sys; from importlib.util import find_spec as find; \
-  sys.exit(sys.version_info < (3, 11) or not (find("ensurepip") or os.getuid() == 0))
+# not, and a write then costs a quarter more (docs/performance.md).
+FITS   := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in /usr/bin/python3 python3; do \
   $$python -c '$(FITS)' 2>/dev/null && break; done; echo $$python)
 VENV   := .venv
