@@ -142,6 +142,7 @@ class Coalescer(Generic[PAYLOAD, ANSWER]):
             call.fail(TimeoutError())
         if self._alarm is not None:
             self._alarm.cancel()
+        self._alarm, self._alarm_at = None, math.inf
         self._idle.clear()
         for worker in self._workers:
             worker.cancel()

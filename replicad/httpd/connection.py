@@ -121,9 +121,14 @@ class Connection(asyncio.Protocol):
     async def _send(self, answer: Coroutine[Any, Any, Answer]) -> None:
         try:
             encoded = (await answer).encode()
-        except BaseException:
+        except asyncio.CancelledError:
             self._transport.abort()
-            raise  # Unless it was cancelled a defect: the loop's handler tells it.
+            raise
+        except Exception as failure:  # A defect.
+            self._transport.abort()
+            told = {"message": "no answer could be made", "exception": failure, "protocol": self}
+            self._loop.call_exception_handler(told)
+            return
         finally:
             self._answering = None
         if self._transport.is_closing():

@@ -201,10 +201,12 @@ async def test_stopping_waits_a_moment_and_ends_the_rest(
     coalescer: Coalescer[str, str], echo: Echo
 ) -> None:
     echo.may_answer.clear()
-    waiting = run(coalescer, "a")
+    waiting = run(coalescer, "a", seconds=0.5)
     await eventually(lambda: bool(echo.batches))
     await coalescer.stop(0.01)
     with pytest.raises(TimeoutError):
         await waiting
+    late = run(coalescer, "b", seconds=0.6)
+    await eventually(late.done, 5.0)
     with pytest.raises(TimeoutError):
-        await run(coalescer, "b", seconds=0.01)
+        late.result()
