@@ -4,7 +4,8 @@ Every entry's bytes are read back from the disk and compared with the digests th
 they were written; every row of the record store is compared with its entry. Since followers ack
 digests, equal digests on one disk make equal logs on all of them.
 
-A row that differs is put back from its entry. An entry that differs ends this run of the replica:
+A row that differs is put back from its entry; if that cannot be, or does not last, the record store
+is made anew. An entry that differs ends this run of the replica:
 it begins again by repairing its disk from the others (rule 8).
 
 Source: docs/operations.md, "Is what is stored still right?".
@@ -23,6 +24,7 @@ from replicad.core.entry import split_lines
 from replicad.errors import (
     CorruptLogError,
     DiskFullError,
+    ProtocolViolationError,
     RecordsDamagedError,
     SnapshotDamagedError,
     WorkerFailedError,
@@ -33,6 +35,9 @@ from replicad.node.synclog import SyncLog
 from replicad.node.upkeep import Upkeep
 from replicad.storage.snapshot import REQUESTS, cut_ranges, parse_line
 
+# What damage to SQLite's file looks like, too, when the log's lines were verified: a row that its
+# index does not know seems to be there twice; a blob where a number was.
+_CONTRADICTIONS: Final = (ProtocolViolationError, TypeError)
 # Of one step, during which nothing else happens: about two milliseconds.
 _SLICE_BYTES: Final = 128 * 1024
 BYTES_PER_S: Final = 1024 * 1024
@@ -76,6 +81,8 @@ class Scrub:
         self._sync_log = sync_log
         self._metrics = metrics
         self.last: ScrubResult | None = None
+        self._wrong: set[int] = set()  # Entries whose rows this pass has put back,
+        self._wrong_before: set[int] = set()  # and the one before it.
 
     async def run(self) -> None:
         """Pass over everything, slowly, again and again.
@@ -98,6 +105,7 @@ class Scrub:
         """
         store = self._store
         entries = restored = 0
+        self._wrong_before, self._wrong = self._wrong, set()
         upto, at = store.records.applied.index, store.log.first
         try:
             try:
@@ -143,27 +151,31 @@ class Scrub:
     def _check_rows(self, first: int, last: int) -> int:
         """Compare the rows of some entries with them; returns how many were wrong."""
         store = self._store
-        lines = list(split_lines(store.read(first, last - first + 1)))
+        lines = split_lines(store.read(first, last - first + 1))
         try:
             wrong = store.records.wrong_entries(lines, first)
             if wrong:
                 self._report_wrong(wrong)
+                if wrong & self._wrong_before:
+                    raise RecordsDamagedError("rows that were put back are wrong again")
                 store.records.restore(lines, first)
             if store.records.mend_indexes(first, last):
                 fields: dict[str, object] = {"first": first, "last": last}
                 self._sync_log.write(Level.ERROR, "indexes lack records, made anew", fields)
-        except RecordsDamagedError as error:
+        except (RecordsDamagedError, *_CONTRADICTIONS) as error:
             self._mend_records(error)
             return 0
         except DiskFullError:
             return 0  # No room to write what is only in memory yet; the next pass compares it.
         return len(wrong)
 
-    def _mend_records(self, error: RecordsDamagedError) -> None:
+    def _mend_records(self, error: Exception) -> None:
         self._sync_log.write(Level.ERROR, "record store damaged", {"error": str(error)})
+        self._wrong.clear()
         self._store.rebuild(self._store.records.applied.index)
 
     def _report_wrong(self, wrong: Set[int]) -> None:
+        self._wrong |= wrong
         self._metrics.restored.inc(len(wrong))
         fields: dict[str, object] = {"indexes": sorted(wrong)[:10], "rows": len(wrong)}
         self._sync_log.write(Level.ERROR, "rows differ from the log, put back", fields)

@@ -29,6 +29,7 @@ SELECT at, number, key, CAST(value AS BLOB), genero FROM records WHERE at BETWEE
 _PAST: Final = """
 SELECT until, CAST(value AS BLOB) FROM past WHERE number = ? AND key = ? AND at = ?
 """
+_PLACE: Final = "SELECT at FROM records WHERE number = ? AND key = ?"  # From the index alone.
 _ENDED: Final = "SELECT number, key, at, until FROM past WHERE until BETWEEN ? AND ?"
 _REQUESTS: Final = "SELECT * FROM requests WHERE entry_index BETWEEN ? AND ?"
 _NEXT: Final = """
@@ -148,7 +149,8 @@ def _wrong_versions(
         if stored is None and past is None and index_of(at) <= stretch.since:
             continue
         is_past = past is not None and last < past[0] <= stretch.applied and past[1] == row[3]
-        is_live = past is None and stored == row
+        is_found = connection.execute(_PLACE, name).fetchone() == (at,)
+        is_live = past is None and stored == row and is_found
         if not is_live and (stored is not None or not is_past):
             wrong.append((index_of(at), name))
             if stored is not None:

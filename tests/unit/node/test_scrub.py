@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from replicad.errors import CorruptLogError, DiskFullError, RecordsDamagedError, WorkerFailedError
 from replicad.node import scrub, snapshot_jobs, store
-from tests.support.entries import write_of
+from tests.support.entries import put_of, write_of
 from tests.support.nodes import CLUSTER_ID, Driven, driven
 from tests.support.record_model import values
 from tests.support.waiting import eventually
@@ -134,26 +135,66 @@ async def retained(path: Path) -> None:
         each.store.records._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def damage_index(records: Path) -> None:
-    """Overwrite the page at which the index of keys begins."""
+def damage_index(records: Path, index: str, damaged: Callable[[bytes], bytes]) -> None:
+    """Change the page at which an index begins."""
     connection = sqlite3.connect(records)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     (size,) = connection.execute("PRAGMA page_size").fetchone()
-    (root,) = connection.execute(
-        "SELECT rootpage FROM sqlite_master WHERE name = 'records_by_key'"
-    ).fetchone()
+    query = "SELECT rootpage FROM sqlite_master WHERE name = ?"
+    (root,) = connection.execute(query, (index,)).fetchone()
     connection.close()
     data = bytearray(records.read_bytes())
-    data[(root - 1) * size : root * size] = b"\xff" * size
+    page = slice((root - 1) * size, root * size)
+    data[page] = damaged(bytes(data[page]))
     records.write_bytes(data)
 
 
 async def test_damaged_records_are_made_anew_from_snapshot_and_log(tmp_path: Path) -> None:
     await retained(tmp_path)
-    damage_index(tmp_path / "records.sqlite")
+    damage_index(tmp_path / "records.sqlite", "records_by_key", lambda page: b"\xff" * len(page))
     async with driven(tmp_path) as each:
         await eventually(lambda: each.driver.scrub.last is not None)
         assert not each.failures
         assert values(each.store.records, "forms", "k1", "k59") == [b"{}", b"{}"]
+
+
+async def updated(each: Driven) -> None:
+    await filled(each)
+    for number in range(20):
+        await each.store_all(put_of(f"k{number}", request=f"again-{number}"))
+    each.store.records.settle()
+
+
+async def assert_mended(each: Driven) -> None:
+    for _ in range(3):
+        result = await each.driver.scrub.check_all()
+    assert (result.restored, result.error, each.failures) == (0, "", [])
+    execute = each.store.records._connection.execute
+    assert execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    history = each.store.records.versions_of("forms", "k3", limit=9, bytes_max=999)
+    assert [version.entry for version in history] == [5, 25]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"k3", b"j3"), (b"k3", b"k4"), (b"k8", b"k9"), (b"k12", b"k92")]
+)
+@pytest.mark.parametrize("index", ["past_by_key", "records_by_key"])
+async def test_an_index_that_contradicts_its_table_is_made_anew(
+    tmp_path: Path, index: str, old: bytes, new: bytes
+) -> None:
+    async with driven(tmp_path) as each:
+        await updated(each)
+    damage_index(tmp_path / "records.sqlite", index, lambda page: page.replace(old, new, 1))
+    async with driven(tmp_path) as each:
+        await assert_mended(each)
+
+
+@pytest.mark.parametrize("column", ["number", "key", "at", "until", "value"])
+async def test_a_column_of_another_type_is_damage(tmp_path: Path, column: str) -> None:
+    async with driven(tmp_path) as each:
+        await updated(each)
+        meddle(each, f"UPDATE past SET {column} = x'7f' WHERE key = 'k3'")  # noqa: S608
+        await assert_mended(each)
 
 
 async def test_a_check_that_was_killed_is_no_failure_of_the_replica(
