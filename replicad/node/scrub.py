@@ -5,8 +5,8 @@ they were written; every row of the record store is compared with its entry. Sin
 digests, equal digests on one disk make equal logs on all of them.
 
 A row that differs is put back from its entry; if that cannot be, or does not last, the record store
-is made anew. An entry that differs ends this run of the replica:
-it begins again by repairing its disk from the others (rule 8).
+is made anew. An entry that differs ends this run of the replica: it begins again by repairing its
+disk from the others (rule 8).
 
 Source: docs/operations.md, "Is what is stored still right?".
 """
@@ -35,9 +35,9 @@ from replicad.node.synclog import SyncLog
 from replicad.node.upkeep import Upkeep
 from replicad.storage.snapshot import REQUESTS, cut_ranges, parse_line
 
-# What damage to SQLite's file looks like, too, when the log's lines were verified: a row that its
-# index does not know seems to be there twice; a blob where a number was.
-_CONTRADICTIONS: Final = (ProtocolViolationError, TypeError)
+# As which damage to SQLite's file shows, when the log's lines were verified: a row that its index
+# does not know seems to be there twice, or there is a blob where a number was.
+_DAMAGE: Final = (RecordsDamagedError, ProtocolViolationError, TypeError)
 # Of one step, during which nothing else happens: about two milliseconds.
 _SLICE_BYTES: Final = 128 * 1024
 BYTES_PER_S: Final = 1024 * 1024
@@ -162,7 +162,7 @@ class Scrub:
             if store.records.mend_indexes(first, last):
                 fields: dict[str, object] = {"first": first, "last": last}
                 self._sync_log.write(Level.ERROR, "indexes lack records, made anew", fields)
-        except (RecordsDamagedError, *_CONTRADICTIONS) as error:
+        except _DAMAGE as error:
             self._mend_records(error)
             return 0
         except DiskFullError:
