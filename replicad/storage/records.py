@@ -55,7 +55,8 @@ NOTHING_APPLIED: Final = Point(0, b"")
 
 _APPLIED: Final = "UPDATE applied SET entry_index = ?, digest = ?, time = ?, since = ?"
 _DEFINED: Final = "SELECT key, at FROM records WHERE number = ?"
-# What is taken is written from here on; that holds up the replica for a millisecond.
+# What is taken is written from here on; inserts hold up the replica for a millisecond or two,
+# updates for some ten.
 _ENTRIES_AT_ONCE: Final = 256
 _BYTES_AT_ONCE: Final = 256 * 1024
 # While a checkpoint is at work that would be over sooner if nothing was written.
