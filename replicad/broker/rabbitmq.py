@@ -111,6 +111,7 @@ class RabbitBroker:
         """See `Broker.stop`. Takes no longer than STOP_S, even if RabbitMQ does not answer."""
         if self._task is None:
             return
+        self._task.remove_done_callback(self._surface)
         self._task.cancel()
         self._session = None
         closing = asyncio.create_task(self._changes.close())
@@ -118,8 +119,11 @@ class RabbitBroker:
         self.failed.cancel()
 
     def _surface(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) and not self.failed.done():
-            self.failed.set_exception(error)
+        if self.failed.done():
+            return
+        # `stop` does not come here: whoever else cancels this task makes the replica deaf.
+        error = None if task.cancelled() else task.exception()
+        self.failed.set_exception(error or RuntimeError("nobody connects to RabbitMQ any more"))
 
     async def _keep_connected(self) -> None:
         sessions = 0
@@ -146,7 +150,9 @@ class RabbitBroker:
             self._report(up=True)
             self._reported = ""
             try:
-                await session.run(self._report)
+                # As a task: before Python 3.13, a group that fails may leave its task marked as
+                # cancelled, and then the next timeout in it, as of closing, ends it.
+                await asyncio.create_task(session.run(self._report), name="rabbitmq session")
             except* BrokerError:
                 self._report(up=False)  # Now: to close what is broken may take a moment.
                 raise

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import structlog
-from aiormq import AMQPError, PublishError
+from aiormq import PublishError
 from aiormq.abc import AbstractChannel, AbstractConnection, ArgumentsType, DeliveredMessage
 
 from replicad.broker.codec import PROBE, decode, encode_probe
@@ -218,19 +218,18 @@ class RabbitSession:
     async def probe(self, node: str) -> bool:
         """Whether the broker has proved that nobody reads the node's ack queue."""
         properties, body = encode_probe(self._names.node, self._next_id())
+        publishing = self._prober.basic_publish(
+            body,
+            exchange=self._names.presence,
+            routing_key=node,
+            properties=properties,
+            mandatory=True,
+        )
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                await self._prober.basic_publish(
-                    body,
-                    exchange=self._names.presence,
-                    routing_key=node,
-                    properties=properties,
-                    mandatory=True,
-                )
-        except PublishError:
-            return True
-        except (TimeoutError, AMQPError, OSError, RuntimeError):
-            pass  # No answer; if the session is lost `_watch` sees it.
+            await answer(publishing, PROBE_TIMEOUT_S)
+        except BrokerError as error:
+            # Returned, or else no answer; if the session is lost `_watch` sees it.
+            return isinstance(error.__cause__, PublishError)
         return False
 
     def follow_all(self, following: bool) -> None:

@@ -123,25 +123,24 @@ async def connect(
 
 async def _close(connection: AbstractConnection, transport: asyncio.Transport) -> None:
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await connection.close()
-    except (TimeoutError, AMQPError, OSError) as error:
-        _log.info("broker connection did not close cleanly", reason=repr(error))
+        await answer(connection.close(), CLOSE_TIMEOUT_S)
+    except BrokerError as error:
+        _log.info("broker connection did not close cleanly", reason=str(error))
     finally:
         transport.abort()  # What still waits to be sent must not linger.
 
 
-async def answer(call: Awaitable[_T]) -> _T:
+async def answer(call: Awaitable[_T], timeout_s: float = CALL_TIMEOUT_S) -> _T:
     """Await one call to the broker.
 
     Raises:
-        BrokerError: It failed, or took longer than CALL_TIMEOUT_S.
+        BrokerError: It failed, or took longer than `timeout_s`.
     """
     try:
-        async with asyncio.timeout(CALL_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             return await call
     except TimeoutError as error:
-        raise BrokerError(f"no answer within {CALL_TIMEOUT_S} s") from error
+        raise BrokerError(f"no answer within {timeout_s} s") from error
     except (AMQPError, OSError, RuntimeError) as error:  # RuntimeError: it is closed already.
         raise BrokerError(str(error) or repr(error)) from error
     except asyncio.CancelledError:

@@ -95,7 +95,8 @@ class ChangeExchange:
                 await asyncio.sleep(_PAUSE_S)  # To be woken by all that is applied costs too much.
                 continue
             try:
-                await self._lead(epoch)
+                # As a task: a group that fails may leave its task marked as cancelled.
+                await asyncio.create_task(self._lead(epoch), name="changes of a lead")
             except* (BrokerError, CoordinationError) as group:
                 self._report(group)
                 self._together = _TOGETHER_AFTER_FAILURE

@@ -103,6 +103,21 @@ async def test_the_leader_is_cut_from_rabbitmq(cluster: FaultCluster, way: Way) 
         await load.progress(timeout_s=RECOVERY_S)
 
 
+async def test_a_session_with_rabbitmq_is_given_up(cluster: FaultCluster) -> None:
+    """What was sent is never taken, and to close takes too long: it connects again all the same."""
+    async with cluster.load() as load:
+        before = await cluster.view()
+        victim = before["leader"]
+        losses = cluster.log(victim).count("broker not connected")
+        async with cluster.firewall.cut(victim, cluster.record.ports["amqp"]):
+            await cluster.replaced(before)
+            await eventually(
+                lambda: cluster.log(victim).count("broker not connected") > losses, RECOVERY_S
+            )
+        await cluster.joined_isr(victim)
+        await load.progress()
+
+
 @pytest.mark.parametrize("way", [Way.BOTH, Way.THERE, Way.BACK])
 async def test_a_follower_is_cut_from_rabbitmq(cluster: FaultCluster, way: Way) -> None:
     async with cluster.load() as load:
