@@ -22,6 +22,9 @@ from tests.support.faults.disks import fail_syncs, slow_syncs
 from tests.support.faults.limits import kill_by_memory, no_descriptors, shifted_clock
 from tests.support.faults.network import Way
 
+_LONG_SHARE: Final = 0.1
+_LONG_S: Final = 45.0
+
 
 class Missed(Exception):  # noqa: N818 - nothing went wrong
     """There was nothing to break: another fault had been there first."""
@@ -50,7 +53,9 @@ class Scene:
         return pid
 
     async def hold(self, low_s: float = 0.3, high_s: float = 6.0) -> None:
-        """Let the fault last."""
+        """Let the fault last; one in ten outlives every timeout."""
+        if self.rng.random() < _LONG_SHARE:
+            low_s, high_s = high_s, _LONG_S
         await asyncio.sleep(self.rng.uniform(low_s, high_s))
 
 
