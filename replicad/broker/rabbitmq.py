@@ -68,6 +68,7 @@ class RabbitBroker:
         self._leading = False
         self._session: RabbitSession | None = None
         self._up = False
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
         self._retry_delay_s = RETRY_DELAY_MIN_S
         self._reported = ""
@@ -111,6 +112,7 @@ class RabbitBroker:
         """See `Broker.stop`. Takes no longer than STOP_S, even if RabbitMQ does not answer."""
         if self._task is None:
             return
+        self._stopped = True
         self._task.remove_done_callback(self._surface)
         self._task.cancel()
         self._session = None
@@ -127,7 +129,7 @@ class RabbitBroker:
 
     async def _keep_connected(self) -> None:
         sessions = 0
-        while True:
+        while not self._stopped:  # Losing a session at this very moment hides the cancellation.
             sessions += 1
             try:
                 await self._run_session(sessions)
