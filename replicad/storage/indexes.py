@@ -58,7 +58,7 @@ SELECT key, json_extract(value, '$.indexes'), json_extract(value, '$.search') FR
 WHERE number = (SELECT number FROM collections WHERE name = ?)
 """
 _ALL: Final = "SELECT id, collection, kind, fields, done, until, wanted FROM indexes ORDER BY id"
-_LAST: Final = "SELECT max(at) FROM records WHERE at BETWEEN ? AND ?"
+_LAST: Final = "SELECT max(at) FROM versions WHERE at BETWEEN ? AND ?"
 _NEXT: Final = "SELECT at, length(value) FROM records WHERE at > ? AND at <= ? ORDER BY at LIMIT ?"
 _GOING: Final = """
 r.at IN (SELECT value FROM json_each(:ats)) AND +r.number = :number

@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import Final
 
 INDEX_MAX: Final = (1 << 43) - 1
+LIVE: Final = INDEX_MAX
+"""Where a version ends that has not been replaced: no entry can have this index."""
 _INDEX_SHIFT: Final = 10
 _LANE_SHIFT: Final = 53
 _LANES: Final = 1024
@@ -27,6 +29,11 @@ def at_of(number: int, index: int, position: int = 0) -> int:
 def last_at_of(number: int, index: int) -> int:
     """The last place in the collection `number` that an entry up to `index` can have."""
     return at_of(number, min(index, INDEX_MAX), _POSITION_MAX)
+
+
+def no_later(index: int) -> int:
+    """The index, or if no entry can have it the last one that can: what is LIVE outlives it."""
+    return min(index, INDEX_MAX - 1)
 
 
 def index_of(at: int) -> int:

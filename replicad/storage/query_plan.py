@@ -18,10 +18,10 @@ from typing import Final
 from replicad.core.query import Query
 from replicad.storage.indexes import FIELD, Index
 from replicad.storage.keys import Key, json_path, key_expression, key_of
-from replicad.storage.places import INDEX_MAX, at_of, last_at_of
+from replicad.storage.places import INDEX_MAX, LIVE, at_of, last_at_of
 from replicad.storage.query_spans import Clause, Span
 
-_KEYED: Final = "records r INDEXED BY records_by_key"
+_KEYED: Final = "versions r INDEXED BY versions_by_key"
 _ALL: Final = "records r"
 _INDEXED: Final = "fields f CROSS JOIN records r ON r.at = f.at"
 _SEARCHED: Final = "{0} t CROSS JOIN records r ON r.at = t.rowid"
@@ -203,10 +203,13 @@ class Planner:
     def _within(self, name: str, spans: Sequence[Span]) -> tuple[str, tuple[str, ...]]:
         """The one table, and what it must be asked for, to find a field's key in the spans."""
         if name == self.subject.key_field:
-            number = f"r.number = {self._parameters.add(self.subject.number)}"
-            return _KEYED, (number, self._inside("r.key", spans))
+            return _KEYED, (*self._live(), self._inside("r.key", spans))
         index = f"f.field = {self._parameters.add(self.subject.indexes[name].id)}"
         return "fields f", (index, self._inside("f.value", spans))
+
+    def _live(self) -> tuple[str, ...]:
+        """What the index of keys must be asked for, not to find versions that have ended."""
+        return f"r.number = {self._parameters.add(self.subject.number)}", f"r.until = {LIVE}"
 
     def _count_some(self, table: str, where: Sequence[str]) -> int:
         """How many there are, up to more than `_few`."""
@@ -223,8 +226,7 @@ class Planner:
         if first == self.subject.key_field:
             if best is not None and best.gives_ids_in_order:
                 return best
-            number = f"r.number = {self._parameters.add(self.subject.number)}"
-            return Source(_KEYED, (number,), gives_ids_in_order=True)
+            return Source(_KEYED, self._live(), gives_ids_in_order=True)
         index = self.subject.indexes.get(first)
         if index is None:
             return None

@@ -14,8 +14,7 @@ from replicad.errors import ProtocolViolationError
 from replicad.storage.indexes import Indexes
 from replicad.storage.records_changes import Changes
 from replicad.storage.records_schema import (
-    INSERT_PAST,
-    INSERT_RECORDS,
+    INSERT_VERSIONS,
     insert,
     select_in,
 )
@@ -31,8 +30,8 @@ DELETE FROM requests WHERE entry_index <= (
 """
 _OLDEST: Final = "SELECT time FROM requests ORDER BY entry_index LIMIT 1"
 _PRUNE: Final = """
-DELETE FROM past WHERE rowid IN (
-    SELECT rowid FROM past WHERE until <= ? ORDER BY until LIMIT ?
+DELETE FROM versions WHERE at IN (
+    SELECT at FROM past WHERE until <= ? ORDER BY until LIMIT ?
 )
 """
 
@@ -60,8 +59,8 @@ def write_changes(
         connection.execute("INSERT INTO collections VALUES (?, ?, 0)", (number, name))
     if changes.gone:
         _supersede(connection, changes, indexes)
-    insert(connection, INSERT_PAST, changes.past)
-    insert(connection, INSERT_RECORDS, changes.live)
+    insert(connection, INSERT_VERSIONS, changes.past)
+    insert(connection, INSERT_VERSIONS, changes.live)
     connection.executemany(
         "UPDATE collections SET records = records + ? WHERE number = ?",
         [(grown, number) for number, grown in changes.counts.items() if grown],
@@ -71,7 +70,7 @@ def write_changes(
 
 
 def _supersede(connection: sqlite3.Connection, changes: Changes, indexes: Indexes) -> None:
-    """Move the rows of records that are changed or deleted to the past."""
+    """End the versions that were live before and are replaced or deleted."""
     keys: dict[int, list[str]] = defaultdict(list)
     for number, key in changes.gone:
         keys[number].append(key)
@@ -88,10 +87,7 @@ def _supersede(connection: sqlite3.Connection, changes: Changes, indexes: Indexe
         )
     if not indexes.idle:
         indexes.removing([at for _, at in found])
-    connection.executemany(
-        "INSERT INTO past SELECT number, key, at, ?, value FROM records WHERE at = ?", found
-    )
-    connection.executemany("DELETE FROM records WHERE at = ?", [(at,) for _, at in found])
+    connection.executemany("UPDATE versions SET until = ? WHERE at = ?", found)
 
 
 def forget_requests(connection: sqlite3.Connection, changes: Changes, before: str) -> str:

@@ -13,8 +13,8 @@ import orjson
 
 from replicad.core.entry import DONE, EPOCH, INSERT, BareChange, changes_of, split_value
 from replicad.errors import MalformedEntryError, ProtocolViolationError
-from replicad.storage.places import at_of, index_of
-from replicad.storage.records_schema import Live, Past, Request
+from replicad.storage.places import LIVE, at_of, index_of
+from replicad.storage.records_schema import Request, Row
 from replicad.storage.snapshot import forget_before
 
 LETTERS: Final = {operation: letter for letter, operation in DONE.items()}
@@ -32,7 +32,7 @@ class Changes:
         time: Its time; "" if there is no entry.
         gone: Records that were there before and were written or deleted since, each with the
             index of the first entry that did.
-        past: Rows of `past`: versions that these entries wrote and replaced.
+        past: Rows of `versions` that these entries wrote and replaced.
         requests: Rows of `requests`, by request id.
         numbers: Of the collections whose records they change.
         bytes: The size of their lines.
@@ -49,10 +49,10 @@ class Changes:
         self.time = ""
         self.bytes = 0
         self.gone: dict[Name, int] = {}
-        self.past: list[Past] = []
+        self.past: list[Row] = []
         self.requests: dict[str, Request] = {}
-        self._rows: dict[Name, Live] = {}
-        self._inserted: list[Live] = []  # And not in `_rows` yet: most are never looked for.
+        self._rows: dict[Name, Row] = {}
+        self._inserted: list[Row] = []  # And not in `_rows` yet: most are never looked for.
         self._number_of = number_of
         self._known: dict[str, int] = {}
 
@@ -66,12 +66,12 @@ class Changes:
         return collection in self._known
 
     @property
-    def live(self) -> Collection[Live]:
-        """Rows of `records` that are live after them, in the order of their entries."""
+    def live(self) -> Collection[Row]:
+        """Rows of `versions` that are live after them, in the order of their entries."""
         return self.rows.values() if self._rows else self._inserted
 
     @property
-    def rows(self) -> dict[Name, Live]:
+    def rows(self) -> dict[Name, Row]:
         """The same by their names."""
         for row in self._inserted:
             name = row[1], row[2]
@@ -82,7 +82,7 @@ class Changes:
         self._inserted.clear()
         return self._rows
 
-    def find(self, number: int, keys: Sequence[str]) -> tuple[list[Live], list[str]]:
+    def find(self, number: int, keys: Sequence[str]) -> tuple[list[Row], list[str]]:
         """Rows of those of the records that these entries wrote, and keys they do not mention.
 
         Args:
@@ -92,7 +92,7 @@ class Changes:
         rows, gone = self.rows, self.gone
         if not rows and not gone:
             return [], [*keys]
-        found: list[Live] = []
+        found: list[Row] = []
         others: list[str] = []
         for key in keys:
             row = rows.get((number, key))
@@ -139,7 +139,7 @@ class Changes:
                     number = known[collection] = self._number_of(collection)
                 if operation == INSERT:  # By far the most.
                     at = at_of(number, index)
-                    self._inserted.append((at, number, key, value, genero_of(value)))
+                    self._inserted.append((at, number, key, LIVE, value, genero_of(value)))
                     done = "i"
                 else:
                     done = self._change(number, changes_of(entry, value))
@@ -159,7 +159,7 @@ class Changes:
             if operation != INSERT:
                 self._end(number, key)
             if value is not None:
-                self._inserted.append((at, number, key, value, genero_of(value)))
+                self._inserted.append((at, number, key, LIVE, value, genero_of(value)))
             done += LETTERS[operation]
         return done
 
@@ -168,8 +168,8 @@ class Changes:
         name = number, key
         row = self.rows.pop(name, None)
         if row is not None:
-            at, _, _, value, _ = row
-            self.past.append((number, key, at, self.last, value))
+            at, _, _, _, value, genero = row
+            self.past.append((at, number, key, self.last, value, genero))
         elif name not in self.gone:
             self.gone[name] = self.last
         else:
@@ -178,11 +178,6 @@ class Changes:
     def _assert_forgotten(self, request: str) -> None:
         if self.requests.pop(request)[1] >= forget_before(self.time):
             raise ProtocolViolationError(f"entry {self.last} repeats request {request}")
-
-
-def row_of(number: int, key: str, at: int, value: bytes) -> Live:
-    """The row of `records` of one live record."""
-    return at, number, key, value, genero_of(value)
 
 
 def genero_of(value: bytes) -> str | None:

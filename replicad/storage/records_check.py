@@ -1,6 +1,6 @@
 """Compares rows of the record store with the log entries they come from, and puts them back.
 
-A version that was replaced is compared twice: its value with the entry that wrote it, its end with
+A version that was replaced is compared twice: all of it with the entry that wrote it, its end with
 the entry that ended it. Each mending needs only the entries at hand, and believes the rest of the
 rows; so what was wrong in several places is right after the next pass at the latest.
 """
@@ -8,56 +8,41 @@ rows; so what was wrong in several places is right after the next pass at the la
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
-from replicad.storage.places import INDEX_MAX, at_of, index_of, last_at_of, position_of
-from replicad.storage.records_changes import Changes, Name, row_of
-from replicad.storage.records_schema import (
-    INSERT_PAST,
-    INSERT_RECORDS,
-    INSERT_REQUESTS,
-    Past,
-    insert,
-    select_in,
-)
+from replicad.storage.places import INDEX_MAX, LIVE, at_of, index_of, last_at_of, position_of
+from replicad.storage.records_changes import Changes, Name
+from replicad.storage.records_schema import INSERT_REQUESTS, Row, insert, select_in
 
-_LIVE: Final = """
-SELECT at, number, key, CAST(value AS BLOB), genero FROM records WHERE at BETWEEN ? AND ?
+_WRITTEN: Final = """
+SELECT at, number, key, until, CAST(value AS BLOB), genero FROM versions WHERE at BETWEEN ? AND ?
 """
-_PAST: Final = """
-SELECT until, CAST(value AS BLOB) FROM past WHERE number = ? AND key = ? AND at = ?
-"""
-_PLACE: Final = "SELECT at FROM records WHERE number = ? AND key = ?"  # From the index alone.
-_ENDED: Final = "SELECT number, key, at, until FROM past WHERE until BETWEEN ? AND ?"
+_ENDED: Final = "SELECT at, number, key, until FROM past WHERE until BETWEEN ? AND ?"
+# From the index alone.
+_PLACE: Final = "SELECT at FROM versions WHERE number = ? AND key = ? AND until = ?"
 _REQUESTS: Final = "SELECT * FROM requests WHERE entry_index BETWEEN ? AND ?"
-_NEXT: Final = """
-SELECT min(at) FROM (
-    SELECT at FROM records WHERE number = ?1 AND key = ?2 AND at > ?3
-    UNION ALL SELECT at FROM past WHERE number = ?1 AND key = ?2 AND at > ?3
-)
-"""
+
 _LAST_UNTIL: Final = """
-SELECT max(until) FROM past
+SELECT max(until) FROM versions
 WHERE number = ? AND key = ? AND at BETWEEN ? AND ? AND until BETWEEN ? AND ?
 """
-_TO_PAST: Final = """
-INSERT OR IGNORE INTO past SELECT number, key, at, ?4, value FROM records
-WHERE number = ?1 AND key = ?2 AND at < ?3
+_REMOVE: Final = "DELETE FROM versions WHERE at = ? AND number = ?"
+_REMOVE_WRITTEN: Final = """
+DELETE FROM versions WHERE number = ? AND key = ? AND (at BETWEEN ? AND ? OR at > ?)
 """
-_REMOVE: Final = "DELETE FROM records WHERE number = ? AND key = ? AND at < ?"
-_REMOVE_PAST: Final = "DELETE FROM past WHERE number = ? AND key = ? AND at = ?"
 _EARLIER: Final = """
-SELECT at, CAST(value AS BLOB) FROM past
-WHERE number = ? AND key = ? AND at < ? AND until BETWEEN ? AND ? ORDER BY at DESC
+SELECT at FROM versions
+WHERE number = ? AND key = ? AND at < ? AND (until BETWEEN ? AND ? OR until = ?)
 """
-_SET_UNTIL: Final = "UPDATE past SET until = ?4 WHERE number = ?1 AND key = ?2 AND at = ?3"
-_END_LATEST: Final = """
-UPDATE past SET until = ?4 WHERE number = ?1 AND key = ?2 AND at = (
-    SELECT max(at) FROM past WHERE number = ?1 AND key = ?2 AND at < ?3
-)
-"""
+_LATEST: Final = "SELECT max(at) FROM versions WHERE number = ? AND key = ? AND at < ?"
+_NEXT: Final = "SELECT min(at) FROM versions WHERE number = ? AND key = ? AND at > ?"
+# A record has no two versions with the same end, also while ends are being set.
+_FREE_END: Final = "UPDATE versions SET until = -at WHERE at = ?"
+_SET_END: Final = "UPDATE OR REPLACE versions SET until = ? WHERE at = ?"
+_PUT: Final = "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)"
 _RECOUNT: Final = """
 UPDATE collections
 SET records = (SELECT count(*) FROM records WHERE records.number = collections.number)
@@ -95,19 +80,17 @@ class Wrong:
     Attributes:
         entries: Indexes of the entries that rows are missing of, or differ from.
         names: Records whose rows are to be put back.
-        live: Places and collection numbers of live rows that should not be there, or be others.
-        strays: Names and places of past rows that are in no record's lane.
+        rows: Places and collection numbers of rows that should not be there, or be others.
     """
 
     entries: frozenset[int]
     names: frozenset[Name]
-    live: frozenset[tuple[int, int]]
-    strays: frozenset[tuple[int, str, int]]
+    rows: frozenset[tuple[int, int]]
 
     @property
     def numbers(self) -> set[int]:
         """Of the collections to which any of them belongs."""
-        return {number for number, _ in self.names} | {number for _, number in self.live}
+        return {number for number, _ in self.names} | {number for _, number in self.rows}
 
 
 def find_wrong(connection: sqlite3.Connection, stretch: Stretch, numbers: Iterable[int]) -> Wrong:
@@ -118,69 +101,67 @@ def find_wrong(connection: sqlite3.Connection, stretch: Stretch, numbers: Iterab
         stretch: What should be there.
         numbers: Of all collections.
     """
-    found, live = _wrong_versions(connection, stretch, numbers)
-    ends, strays = _wrong_ends(connection, stretch)
+    # Lanes may be shared.
+    lanes = {(at_of(n, stretch.first), last_at_of(n, stretch.last_end)) for n in numbers}
+    written = {row[0]: row for lane in lanes for row in connection.execute(_WRITTEN, lane)}
+    found, rows = _wrong_versions(connection, stretch, written)
+    ends, strays = _wrong_ends(connection, stretch, written)
     found += ends
     entries = {index for index, _ in found} | _wrong_requests(connection, stretch)
-    entries |= {index_of(at) for at, _ in live}
-    return Wrong(
-        frozenset(entries),
-        frozenset(name for _, name in found),
-        frozenset(live),
-        frozenset(strays),
-    )
+    entries |= {index_of(at) for at, _ in rows}
+    names = frozenset(name for _, name in found)
+    return Wrong(frozenset(entries), names, frozenset(rows + strays))
 
 
 def _wrong_versions(
-    connection: sqlite3.Connection, stretch: Stretch, numbers: Iterable[int]
+    connection: sqlite3.Connection, stretch: Stretch, written: Mapping[int, Row]
 ) -> tuple[list[tuple[int, Name]], list[tuple[int, int]]]:
-    """Versions of which the rows are wrong, and the live rows that are."""
-    last = stretch.changes.last
-    live: dict[int, tuple[int, int, str, bytes, str | None]] = {}
-    # Lanes may be shared.
-    bounds = {(at_of(n, stretch.first), last_at_of(n, stretch.last_end)) for n in numbers}
-    for low, high in bounds:
-        live |= {row[0]: row for row in connection.execute(_LIVE, (low, high))}
+    """Versions that these entries wrote of which the rows are wrong, and rows to be removed."""
+    changes = stretch.changes
+    superfluous = dict(written)
     wrong, rows = [], []
-    for name, row in stretch.changes.rows.items():
-        at = row[0]
-        stored = live.pop(at, None)
-        past = connection.execute(_PAST, (*name, at)).fetchone()
-        if stored is None and past is None and index_of(at) <= stretch.since:
+    for row in chain(changes.past, changes.rows.values()):
+        at, number, key, until, *_ = row
+        stored = superfluous.pop(at, None)
+        if stored is None:
+            # Of a version that is live after these entries nothing tells when it ended.
+            if (index_of(at) if until == LIVE else until) > stretch.since:
+                wrong.append((index_of(at), (number, key)))
             continue
-        is_past = past is not None and last < past[0] <= stretch.applied and past[1] == row[3]
-        is_found = connection.execute(_PLACE, name).fetchone() == (at,)
-        is_live = past is None and stored == row and is_found
-        if not is_live and (stored is not None or not is_past):
-            wrong.append((index_of(at), name))
-            if stored is not None:
+        if until == LIVE and changes.last < stored[3] <= stretch.applied:
+            until = stored[3]
+        is_right = stored == (at, number, key, until, *row[4:])
+        if not is_right or not _is_found(connection, at, (number, key), until):
+            wrong.append((index_of(at), (number, key)))
+            if stored[1:3] != (number, key):
                 rows.append((at, stored[1]))
-    return wrong, rows + [(at, number) for at, number, *_ in live.values()]
+    return wrong, rows + [(at, number) for at, number, *_ in superfluous.values()]
 
 
 def _wrong_ends(
-    connection: sqlite3.Connection, stretch: Stretch
-) -> tuple[list[tuple[int, Name]], list[tuple[int, str, int]]]:
-    """Entries that ended a version of which the row is wrong, and past rows in no lane."""
-    changes, above = stretch.changes, max(stretch.first - 1, stretch.since)
-    here = {(*row[:3],): row for row in changes.past if row[3] > above}
-    before = {name: until for name, until in changes.gone.items() if until > above}
+    connection: sqlite3.Connection, stretch: Stretch, written: Container[int]
+) -> tuple[list[tuple[int, Name]], list[tuple[int, int]]]:
+    """Entries that ended an earlier version of which the row is wrong, and rows in no lane."""
+    above = max(stretch.first - 1, stretch.since)
+    missing = {name: until for name, until in stretch.changes.gone.items() if until > above}
     wrong, strays = [], []
-    ends = connection.execute(_ENDED, (above + 1, stretch.last_end)).fetchall()
-    for number, key, at, until in ends:
+    for at, number, key, until in connection.execute(_ENDED, (above + 1, stretch.last_end)):
+        if at in written:
+            continue  # Compared as a whole.
         name = number, key
-        row = here.pop((number, key, at), None)
-        if row is not None:
-            stored = connection.execute(_PAST, (number, key, at)).fetchone()
-            is_right = stored == (until, row[4]) and until == row[3]
+        if at != at_of(number, index_of(at), position_of(at)):
+            wrong.append((until, name))
+            strays.append((at, number))
+        elif missing.get(name) == until and _is_found(connection, at, name, until):
+            del missing[name]
         else:
-            is_right = index_of(at) < stretch.first and before.pop(name, None) == until
-        if not is_right:
-            wrong.append((index_of(at) if row else until, name))
-            if at != at_of(number, index_of(at), position_of(at)):
-                strays.append((number, key, at))
-    wrong += [(until, (number, key)) for number, key, _, until, _ in here.values()]
-    return wrong + [(until, name) for name, until in before.items()], strays
+            wrong.append((until, name))
+    return wrong + [(until, name) for name, until in missing.items()], strays
+
+
+def _is_found(connection: sqlite3.Connection, at: int, name: Name, until: int) -> bool:
+    """Whether the index of keys has a version."""
+    return bool(connection.execute(_PLACE, (*name, until)).fetchone() == (at,))
 
 
 def _wrong_requests(connection: sqlite3.Connection, stretch: Stretch) -> set[int]:
@@ -199,11 +180,9 @@ def put_back(connection: sqlite3.Connection, stretch: Stretch, wrong: Wrong) -> 
         wrong: What was found, in the same transaction.
     """
     changes = stretch.changes
-    connection.executemany("DELETE FROM records WHERE at = ? AND number = ?", wrong.live)
-    connection.executemany(_REMOVE_PAST, wrong.strays)
+    connection.executemany(_REMOVE, wrong.rows)
     for name in sorted(wrong.names):
-        ended = sorted(row for row in changes.past if row[:2] == name)
-        _put_back(connection, stretch, name, ended)
+        _put_back(connection, stretch, name)
     connection.execute(_RECOUNT)
     bounds = stretch.first, changes.last
     connection.execute("DELETE FROM requests WHERE entry_index BETWEEN ? AND ?", bounds)
@@ -214,53 +193,44 @@ def put_back(connection: sqlite3.Connection, stretch: Stretch, wrong: Wrong) -> 
     insert(connection, INSERT_REQUESTS, remembered)
 
 
-def _put_back(
-    connection: sqlite3.Connection, stretch: Stretch, name: Name, ended: list[Past]
-) -> None:
+def _put_back(connection: sqlite3.Connection, stretch: Stretch, name: Name) -> None:
     """Put the rows of one record back: its versions by these entries, and what these ended."""
-    changes = stretch.changes
-    low, high = at_of(name[0], stretch.first), last_at_of(name[0], changes.last)
+    changes, number = stretch.changes, name[0]
+    low, high = at_of(number, stretch.first), last_at_of(number, changes.last)
     bounds = low, high, changes.last + 1, stretch.applied
     (until,) = connection.execute(_LAST_UNTIL, (*name, *bounds)).fetchone()
-    for table in ("records", "past"):
-        connection.execute(
-            f"DELETE FROM {table} WHERE number = ? AND key = ?"  # noqa: S608
-            " AND (at BETWEEN ? AND ? OR at > ?)",
-            (*name, low, high, last_at_of(name[0], stretch.applied)),
-        )
-    if until is None:
-        until = _next_index(connection, name, high)
-    live = changes.rows.get(name)
+    written = low, high, last_at_of(number, stretch.applied)
+    connection.execute(_REMOVE_WRITTEN, (*name, *written))
     end = changes.gone.get(name)
-    if end is not None or ended or live:
-        # There may be one that should have ended. If not here, the entry that ended it tells.
-        connection.execute(_TO_PAST, (*name, low, end or changes.last))
-        connection.execute(_REMOVE, (*name, low))
-    insert(connection, INSERT_PAST, [row for row in ended if row[3] > stretch.since])
-    if live is not None and until is None:
-        insert(connection, INSERT_RECORDS, [live])
-    elif live is not None and until > stretch.since:
-        insert(connection, INSERT_PAST, [(*name, live[0], until, live[3])])
+    earlier = _earlier(connection, stretch, name, end)
+    connection.executemany(_FREE_END, [(at,) for at in earlier])
+    rows = [row for row in changes.past if row[1:3] == name]
+    live = changes.rows.get(name)
+    if live is not None:
+        rows.append((*live[:3], until or _next_index(connection, name, high), *live[4:]))
+    connection.executemany(_PUT, [row for row in rows if row[3] > stretch.since])
+    for at in earlier:
+        connection.execute(_SET_END, (end or _next_index(connection, name, at), at))
+        end = None  # Of the others each ended where the next one begins.
+
+
+def _earlier(
+    connection: sqlite3.Connection, stretch: Stretch, name: Name, end: int | None
+) -> list[int]:
+    """Places of earlier versions, latest first, that say to have ended by these entries or never.
+
+    If an entry at `end` has ended one, it was the latest, whatever that says.
+    """
+    low = at_of(name[0], stretch.first)
+    bounds = low, stretch.first, stretch.last_end, LIVE
+    earlier = {at for (at,) in connection.execute(_EARLIER, (*name, *bounds))}
     if end is not None:
-        connection.execute(_END_LATEST, (*name, low, end))
-    _mend_ends(connection, name, low, (stretch.first, stretch.last_end), end)
+        (latest,) = connection.execute(_LATEST, (*name, low)).fetchone()
+        earlier |= set() if latest is None else {latest}
+    return sorted(earlier, reverse=True)
 
 
-def _mend_ends(
-    connection: sqlite3.Connection, name: Name, low: int, bounds: tuple[int, int], end: int | None
-) -> None:
-    """Versions by earlier entries that do not end with these entries end with the next version."""
-    ends = connection.execute(_EARLIER, (*name, low, *bounds)).fetchall()
-    for at, value in ends[1:] if end is not None else ends:  # The latest one does.
-        following = _next_index(connection, name, at)
-        if following is None:
-            connection.execute(_REMOVE_PAST, (*name, at))
-            connection.execute(_REMOVE, (*name, at))
-            insert(connection, INSERT_RECORDS, [row_of(*name, at, value)])
-        else:
-            connection.execute(_SET_UNTIL, (*name, at, following))
-
-
-def _next_index(connection: sqlite3.Connection, name: Name, at: int) -> int | None:
+def _next_index(connection: sqlite3.Connection, name: Name, at: int) -> int:
+    """The entry that wrote a record's next version after a place; LIVE if there is none."""
     (following,) = connection.execute(_NEXT, (*name, at)).fetchone()
-    return None if following is None else index_of(following)
+    return LIVE if following is None else index_of(following)

@@ -12,14 +12,14 @@ from typing import Final
 
 from replicad.core.messages import Point
 from replicad.storage.durable import disk_errors, sync_data
-from replicad.storage.places import at_of
-from replicad.storage.records_changes import row_of
+from replicad.storage.places import LIVE, at_of
+from replicad.storage.records_changes import genero_of
 from replicad.storage.records_schema import (
-    INSERT_RECORDS,
     INSERT_REQUESTS,
+    INSERT_VERSIONS,
     SCHEMA,
-    Live,
     Request,
+    Row,
     insert,
     typed_errors,
 )
@@ -76,17 +76,17 @@ def _insert_lines(connection: sqlite3.Connection, lines: Iterable[Record | Remem
     numbers: dict[str, int] = {}
     counts: Counter[str] = Counter()
 
-    def live(group: Iterable[Record | Remembered]) -> Iterator[Live]:
+    def live(group: Iterable[Record | Remembered]) -> Iterator[Row]:
         for each in group:
             if isinstance(each, Record):
                 counts[each.collection] += 1
                 number = numbers.setdefault(each.collection, len(numbers) + 1)
                 at = at_of(number, each.index, each.position)
-                yield row_of(number, each.key, at, each.value)
+                yield at, number, each.key, LIVE, each.value, genero_of(each.value)
 
     for kind, group in groupby(lines, type):
         if kind is Record:
-            insert(connection, INSERT_RECORDS, live(group))
+            insert(connection, INSERT_VERSIONS, live(group))
         else:
             insert(connection, INSERT_REQUESTS, _requests(group))
     connection.executemany(

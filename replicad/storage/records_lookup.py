@@ -64,7 +64,7 @@ def find_live(
 ) -> Iterator[tuple[str, Stored]]:
     """The same with their values."""
     live, elsewhere = taken.find(number, keys)
-    for at, _, key, value, _ in live:
+    for at, _, key, _, value, _ in live:
         yield key, Stored(index_of(at), value)
     for key, at, value in select_in(connection, _LIVE, [number], elsewhere):
         yield key, Stored(index_of(at), value)

@@ -22,11 +22,12 @@ from replicad.errors import (
     RecordsDamagedError,
 )
 from replicad.storage import indexes
+from replicad.storage.places import LIVE
 
 # What the schema stores as user_version; a file of any other version is rebuilt.
-_SCHEMA_VERSION: Final = 5
-_TABLES: Final = ("collections", "records", "past", "requests", "applied")
-_OWN_TABLES: Final = """
+_SCHEMA_VERSION: Final = 6
+_TABLES: Final = ("collections", "versions", "records", "past", "requests", "applied")
+_OWN_TABLES: Final = f"""
 BEGIN;
 CREATE TABLE collections (
     number INTEGER PRIMARY KEY,
@@ -34,27 +35,21 @@ CREATE TABLE collections (
     records INTEGER NOT NULL
 );
 -- A value is the JSON object's bytes as they stand in the log: CAST(value AS BLOB) gives them
--- back, and json_extract(value, ...) works.
-CREATE TABLE records (
+-- back, and json_extract(value, ...) works. A version that ends stays where it is: to move it
+-- would touch twice as many pages, and this is what most of an update's time is taken by.
+CREATE TABLE versions (
     at INTEGER PRIMARY KEY,
     number INTEGER NOT NULL,
     key TEXT NOT NULL,
+    until INTEGER NOT NULL,
     value TEXT NOT NULL,
     genero TEXT
 );
-CREATE UNIQUE INDEX records_by_key ON records (number, key);
-CREATE INDEX records_by_genero ON records (number, genero, at) WHERE genero IS NOT NULL;
--- In the order in which versions ended: so these, which are large, are only ever appended.
-CREATE TABLE past (
-    number INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    at INTEGER NOT NULL,
-    until INTEGER NOT NULL,
-    value TEXT NOT NULL
-);
-CREATE UNIQUE INDEX past_by_key ON past (number, key, at);
-CREATE INDEX past_by_until ON past (until);
-CREATE INDEX past_by_place ON past (number, at, until);
+CREATE UNIQUE INDEX versions_by_key ON versions (number, key, until);
+CREATE INDEX versions_by_genero ON versions (number, genero, at) WHERE genero IS NOT NULL;
+CREATE INDEX versions_by_until ON versions (until) WHERE until < {LIVE};
+CREATE VIEW records AS SELECT at, number, key, value, genero FROM versions WHERE until = {LIVE};
+CREATE VIEW past AS SELECT at, number, key, until, value FROM versions WHERE until < {LIVE};
 CREATE TABLE requests (
     entry_index INTEGER PRIMARY KEY,
     time TEXT NOT NULL,
@@ -72,7 +67,7 @@ CREATE TABLE applied (
     since INTEGER NOT NULL
 );
 INSERT INTO applied VALUES (0, x'', '', 0);
-"""
+"""  # noqa: S608
 SCHEMA: Final = (
     f"{_OWN_TABLES}{indexes.SCHEMA}\nPRAGMA user_version = {_SCHEMA_VERSION};\nCOMMIT;\n"
 )
@@ -93,8 +88,7 @@ def _inserts(table: str, *columns: str) -> Statements:
 
 # Values are bytes: SQLite takes them as the text that they are, without Python decoding them.
 _VALUE: Final = "CAST(? AS TEXT)"
-INSERT_RECORDS: Final = _inserts("records", "?", "?", "?", _VALUE, "?")
-INSERT_PAST: Final = _inserts("past", "?", "?", "?", "?", _VALUE)
+INSERT_VERSIONS: Final = _inserts("versions", "?", "?", "?", "?", _VALUE, "?")
 INSERT_REQUESTS: Final = _inserts("requests", *"???????")
 # SQLite takes 32766 parameters in a statement.
 _PARAMETERS_MAX: Final = 10_000
@@ -109,14 +103,13 @@ _BUSY_S: Final = 1.0
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _LAST: Final = """
 SELECT max((
-    SELECT max(at) FROM records WHERE at BETWEEN lane << 53 AND (lane << 53) | 9007199254740991
+    SELECT max(at) FROM versions WHERE at BETWEEN lane << 53 AND (lane << 53) | 9007199254740991
 ) & 9007199254740991) >> 10 FROM (SELECT DISTINCT number & 1023 AS lane FROM collections)
 """
 
-Live = tuple[int, int, str, bytes, str | None]
-"""A row of `records`: place, number of the collection, key, value, `genero` folded."""
-Past = tuple[int, str, int, int, bytes]
-"""A row of `past`: number, key, place, index of the entry that replaced it, value."""
+Row = tuple[int, int, str, int, bytes, str | None]
+"""A row of `versions`: place, number of the collection, key, index of the entry that replaced it
+or LIVE, value, `genero` folded."""
 Request = tuple[int, str, str, str | None, str, str, str]
 """A row of `requests`: index, time, collection, key, what was done, request id, fingerprint."""
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, NamedTuple
 
-from replicad.storage.places import at_of, index_of, last_at_of, position_of
+from replicad.storage.places import LIVE, at_of, index_of, no_later, position_of
 
+# Of one record, versions end in the order in which they began.
 _VERSIONS: Final = """
-SELECT at, until, CAST(value AS BLOB) FROM past WHERE number = ?1 AND key = ?2 AND at >= ?3
-UNION ALL
-SELECT at, NULL, CAST(value AS BLOB) FROM records WHERE number = ?1 AND key = ?2 AND at >= ?3
-ORDER BY at LIMIT ?4
+SELECT at, until, CAST(value AS BLOB) FROM versions
+WHERE number = ? AND key = ? AND until > ? AND at >= ? ORDER BY until LIMIT ?
 """
 _VERSION_AT: Final = """
-SELECT at, until, CAST(value AS BLOB) FROM past WHERE number = ?1 AND key = ?2 AND at <= ?3
-UNION ALL
-SELECT at, NULL, CAST(value AS BLOB) FROM records WHERE number = ?1 AND key = ?2 AND at <= ?3
-ORDER BY at DESC LIMIT 1
+SELECT at, until, CAST(value AS BLOB) FROM versions
+WHERE number = ? AND key = ? AND until > ? ORDER BY until LIMIT 1
 """
 
 
@@ -48,10 +45,12 @@ def versions_of(
     """The next versions of a record; see Records.versions_of."""
     versions: list[Version] = []
     size = 0
-    rows = connection.execute(_VERSIONS, (number, key, at_of(number, after + 1), limit))
-    for at, until, value in rows:
-        versions.append(Version(index_of(at), position_of(at), until, value))
-        size += len(value)
+    begin = at_of(number, after + 1)
+    rows = connection.execute(_VERSIONS, (number, key, after, begin, limit))
+    for row in rows:
+        version = _version(*row)
+        versions.append(version)
+        size += len(version.value)
         if size >= bytes_max:
             break
     rows.close()
@@ -60,8 +59,11 @@ def versions_of(
 
 def version_at(connection: sqlite3.Connection, number: int, key: str, index: int) -> Version | None:
     """A record as it was after an entry; see Records.version_at."""
-    row = connection.execute(_VERSION_AT, (number, key, last_at_of(number, index))).fetchone()
-    if row is None or (row[1] is not None and row[1] <= index):
+    row = connection.execute(_VERSION_AT, (number, key, no_later(index))).fetchone()
+    if row is None or index_of(row[0]) > index:
         return None
-    at, until, value = row
-    return Version(index_of(at), position_of(at), until, value)
+    return _version(*row)
+
+
+def _version(at: int, until: int, value: bytes) -> Version:
+    return Version(index_of(at), position_of(at), None if until == LIVE else until, value)

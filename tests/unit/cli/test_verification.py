@@ -87,11 +87,11 @@ async def test_changed_and_deleted_records_are_the_same_on_all(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("statement", "where"),
     [
-        ("UPDATE records SET value = '{\"x\":9}' WHERE key = 'k17'", "record forms/k17"),
-        ("UPDATE records SET value = '{\"x\":9}' WHERE key >= 'k17'", "record forms/k17"),
-        ("DELETE FROM records WHERE key = 'k17'", "record forms/k17"),
-        ("UPDATE records SET key = 'k18' WHERE key = 'k17'", "record forms/k17"),
-        ("DELETE FROM records WHERE key = 'k16'", "record forms/k16"),
+        ("UPDATE versions SET value = '{\"x\":9}' WHERE key = 'k17'", "record forms/k17"),
+        ("UPDATE versions SET value = '{\"x\":9}' WHERE key >= 'k17'", "record forms/k17"),
+        ("DELETE FROM versions WHERE key = 'k17'", "record forms/k17"),
+        ("UPDATE versions SET key = 'k18' WHERE key = 'k17'", "record forms/k17"),
+        ("DELETE FROM versions WHERE key = 'k16'", "record forms/k16"),
         (
             "UPDATE requests SET request = 'other' WHERE key = 'k17' AND done = 'i'",
             "the write of entry 19, as it is remembered",
@@ -135,7 +135,7 @@ async def test_a_replica_that_is_away_is_a_problem(tmp_path: Path) -> None:
 
 async def test_a_deep_check_puts_records_back_and_says_so(tmp_path: Path) -> None:
     async with cluster(tmp_path) as nodes, reached(nodes) as replicas:
-        meddle(nodes, "n2", "DELETE FROM records WHERE key = 'k17'")
+        meddle(nodes, "n2", "DELETE FROM versions WHERE key = 'k17'")
         report = await verify(replicas, deep=True)
         assert report.problems == ["n2: 1 records differed from its log"]
         assert (await verify(replicas, deep=False)).good
@@ -143,7 +143,7 @@ async def test_a_deep_check_puts_records_back_and_says_so(tmp_path: Path) -> Non
 
 async def test_repair_puts_back_only_what_differs(tmp_path: Path) -> None:
     async with cluster(tmp_path) as nodes, reached(nodes) as replicas:
-        meddle(nodes, "n2", "DELETE FROM records WHERE key IN ('k17', 'k30')")
+        meddle(nodes, "n2", "DELETE FROM versions WHERE key IN ('k17', 'k30')")
         (line,) = await repair(replicas, "n2")
         assert line.endswith("2 records put back")
         assert (await verify(replicas, deep=False)).good

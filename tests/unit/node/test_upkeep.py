@@ -71,7 +71,7 @@ async def test_a_replica_that_needs_what_was_dropped_gets_a_snapshot(tmp_path: P
         assert log_bytes(nodes.data_dir("n1")).endswith(log_bytes(nodes.data_dir("n3")))
         values = {"first": b"{}", "gone": None, "changed": VALUE, "a0": VALUE, "last": b"{}"}
         assert values_of(third, [*values]) == [*values.values()]
-        third.store.records._connection.execute("DELETE FROM records WHERE key = 'first'")
+        third.store.records._connection.execute("DELETE FROM versions WHERE key = 'first'")
         await third.scrub.check_all()
         assert values_of(third, [*values]) == [*values.values()]
 

@@ -402,9 +402,9 @@ def test_rows_are_deleted_without_a_look_at_all_the_others(filled: FilledRecords
             for sql in ran
             if sql.split()[:3] == ["DELETE", "FROM", table]
         }
-        for table in ("fields", "past")
+        for table in ("fields", "versions")
     }
     assert plans == {
         "fields": {"SEARCH fields USING PRIMARY KEY (field=? AND value=? AND key=?)"},
-        "past": {"SEARCH past USING INTEGER PRIMARY KEY (rowid=?)"},
+        "versions": {"SEARCH versions USING INTEGER PRIMARY KEY (rowid=?)"},
     }

@@ -10,9 +10,9 @@ from replicad.core.query import Condition, Order, Place, Query, Relation
 from tests.support.record_stores import FORMS, FilledRecords
 
 BY_INDEX = "SEARCH f USING PRIMARY KEY"
-BY_KEY = "SEARCH r USING INDEX records_by_key"
-ONLY_KEYS = "SEARCH r USING COVERING INDEX records_by_key"
-FETCHED = "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"
+BY_KEY = "SEARCH r USING INDEX versions_by_key"
+ONLY_KEYS = "SEARCH r USING COVERING INDEX versions_by_key"
+FETCHED = "SEARCH versions USING INTEGER PRIMARY KEY (rowid=?)"
 SORTED = "USE TEMP B-TREE FOR ORDER BY"
 
 
@@ -110,7 +110,7 @@ def test_without_conditions_pages_are_read_by_id(filled: FilledRecords) -> None:
     query = Query(FORMS, after=Place((), "k1000"))
     assert filled.plan(query) == [f"{ONLY_KEYS} (number=? AND key>?)"]
     one = Query(FORMS, (ask(Relation.EQUAL, "id", "k0007"),))
-    assert filled.plan(one) == [f"{ONLY_KEYS} (number=? AND key=?)"]
+    assert filled.plan(one) == [f"{ONLY_KEYS} (number=? AND key=? AND until=?)"]
 
 
 def test_words_are_looked_up_in_the_full_text_index(filled: FilledRecords) -> None:
@@ -123,4 +123,4 @@ def test_a_field_without_an_index_is_looked_for_in_all_records(filled: FilledRec
     unknown = ask(Relation.EQUAL, "unknown", "x")
     assert filled.plan(Query(FORMS, (unknown,))) == [f"{BY_KEY} (number=?)"]
     everything = filled.plan(Query(FORMS, order=(Order("unknown", False),)))
-    assert everything == ["SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", SORTED]
+    assert everything == ["SEARCH versions USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)", SORTED]

@@ -352,7 +352,7 @@ def test_a_reader_sees_whole_transactions_and_changes_nothing(
     reader.execute("COMMIT")
     assert reader.execute(query).fetchone() == (3,)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader.execute("DELETE FROM records")
+        reader.execute("DELETE FROM versions")
     reader.close()
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from replicad.core.entry import split_lines
 from replicad.core.write import Operation
 from replicad.errors import ProtocolViolationError
-from replicad.storage.places import at_of
+from replicad.storage.places import LIVE, at_of
 from replicad.storage.records_changes import Changes, genero_of
 from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write_of
 
@@ -27,8 +27,8 @@ def test_inserts_are_live(log: LogBuilder) -> None:
     lines = log.open_epoch(1) + log.insert(write_of("a", b'{"genero":"\xc3\x81"}'))
     changes = changes_of(lines + log.insert(write_of("a", collection="others")))
     assert list(changes.live) == [
-        (at_of(1, 2), 1, "a", b'{"genero":"\xc3\x81"}', "á"),
-        (at_of(2, 3), 2, "a", b"{}", None),
+        (at_of(1, 2), 1, "a", LIVE, b'{"genero":"\xc3\x81"}', "á"),
+        (at_of(2, 3), 2, "a", LIVE, b"{}", None),
     ]
     assert (changes.gone, changes.past) == ({}, [])
     assert changes.counts == {1: 1, 2: 1}
@@ -42,7 +42,7 @@ def test_what_was_there_before_is_gone(log: LogBuilder) -> None:
     lines = log.write(put_of("a", request="r3")) + log.write(delete_of("b", request="r4"))
     changes = changes_of(lines + log.write(put_of("a", request="r5")), after=2)
     assert changes.gone == {(1, "a"): 3, (1, "b"): 4}
-    assert changes.past == [(1, "a", at_of(1, 3), 5, b"{}")]
+    assert changes.past == [(at_of(1, 3), 1, "a", 5, b"{}", None)]
     assert list(changes.rows) == [(1, "a")]
     assert changes.counts == {1: -1}
 
@@ -51,7 +51,7 @@ def test_what_came_and_went_is_past(log: LogBuilder) -> None:
     lines = log.insert(write_of("a")) + log.write(delete_of("a", request="d"))
     changes = changes_of(lines)
     assert (list(changes.live), changes.gone) == ([], {})
-    assert changes.past == [(1, "a", at_of(1, 1), 2, b"{}")]
+    assert changes.past == [(at_of(1, 1), 1, "a", 2, b"{}", None)]
     assert (+changes.counts, set(changes.numbers)) == ({}, {1})
 
 

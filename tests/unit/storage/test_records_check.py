@@ -20,7 +20,7 @@ from tests.support.entries import LogBuilder, batch_of, delete_of, put_of, write
 from tests.support.random_logs import Step, lines_of, steps
 from tests.support.record_model import apply
 
-_TABLES = ("collections", "records", "past", "requests", "applied")
+_TABLES = ("collections", "versions", "requests")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def lines_of_many() -> tuple[LogBuilder, list[bytes]]:
 def content(records: Records) -> dict[str, list[tuple[object, ...]]]:
     query = "SELECT * FROM {} ORDER BY 1, 2, 3"
     execute = records._connection.execute
-    return {table: execute(query.format(table)).fetchall() for table in _TABLES[:4]}
+    return {table: execute(query.format(table)).fetchall() for table in _TABLES}
 
 
 def check(records: Records, lines: list[bytes], at_once: int, *, restore: bool = False) -> set[int]:
@@ -70,25 +70,28 @@ def check(records: Records, lines: list[bytes], at_once: int, *, restore: bool =
     ("statement", "entries"),
     [
         # What is live.
-        ("UPDATE records SET value = '{}' WHERE key = 'c'", {8}),
-        ("UPDATE records SET genero = 'x' WHERE key = 'a'", {2}),
-        ("UPDATE records SET key = 'x' WHERE key = 'a'", {2}),
-        ("DELETE FROM records WHERE key = 'a'", {2}),
-        ("INSERT INTO records SELECT at + 1, number, 'x', value, NULL FROM records LIMIT 1", {2}),
-        ("UPDATE records SET number = 2 WHERE key = 'a'", {2}),
+        ("UPDATE versions SET value = '{}' WHERE at IN (SELECT at FROM records)", {2, 8}),
+        ("UPDATE versions SET value = '{}' WHERE key = 'c'", {4, 5, 8}),
+        ("UPDATE versions SET genero = 'x' WHERE key = 'a'", {2}),
+        ("UPDATE versions SET key = 'x' WHERE key = 'a'", {2}),
+        ("DELETE FROM versions WHERE key = 'a'", {2}),
         (
-            "INSERT INTO records SELECT at, number, key, value, NULL FROM past"
-            " WHERE until = 8 AND key = 'b'",
-            {7},
+            "INSERT INTO versions SELECT at + 1, number, 'x', until, value, NULL FROM versions"
+            " LIMIT 1",
+            {2},
         ),
+        ("UPDATE versions SET number = 2 WHERE key = 'a'", {2}),
         # What was replaced.
-        ("UPDATE past SET value = '{}' WHERE until = 6", {3}),
-        ("DELETE FROM past WHERE until = 5", {4, 5}),
-        ("DELETE FROM past WHERE until = 6", {3, 6}),
-        ("UPDATE past SET key = 'x' WHERE until = 6", {3, 6}),
-        ("UPDATE past SET number = 2 WHERE until = 6", {3, 6}),
-        ("INSERT INTO past SELECT number, 'x', at, until, value FROM past WHERE until = 6", {6}),
-        ("INSERT INTO past SELECT number, key, at, 9, value FROM records WHERE key = 'a'", {2, 9}),
+        ("UPDATE versions SET value = '{}' WHERE until = 6", {3}),
+        ("DELETE FROM versions WHERE until = 5", {4, 5}),
+        ("DELETE FROM versions WHERE until = 6", {3, 6}),
+        ("UPDATE versions SET key = 'x' WHERE until = 6", {3, 6}),
+        ("UPDATE versions SET number = 2 WHERE until = 6", {3, 6}),
+        (
+            "INSERT INTO versions SELECT at + 1, number, 'x', until, value, NULL FROM past"
+            " WHERE until = 6",
+            {3, 6},
+        ),
         # What is remembered.
         ("DELETE FROM requests WHERE request = 'r5'", {5}),
         ("UPDATE requests SET done = 'i' WHERE request = 'r5'", {5}),
@@ -114,26 +117,31 @@ def test_what_is_wrong_is_found_and_put_back(
     assert content(records) == before
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 9])
 @pytest.mark.parametrize(
-    ("statement", "value"),
+    "statement",
     [
-        ("UPDATE past SET until = 7 WHERE key = 'c' AND until = 5", b'{"n":1}'),
-        ("UPDATE past SET until = 4 WHERE key = 'b' AND until = 6", b'{"n":1}'),
-        ("UPDATE past SET until = 9 WHERE key = 'b' AND until = 8", b'{"n":2}'),
-        ("UPDATE past SET until = 99 WHERE key = 'b' AND until = 8", b'{"n":2}'),
+        "UPDATE versions SET until = 7 WHERE key = 'c' AND until = 5",
+        "UPDATE versions SET until = 4 WHERE key = 'b' AND until = 6",
+        "UPDATE versions SET until = 9 WHERE key = 'b' AND until = 8",
+        "UPDATE versions SET until = 99 WHERE key = 'b' AND until = 8",
+        "UPDATE versions SET until = (1 << 43) - 1 WHERE key = 'b' AND until = 8",  # Live again.
+        "UPDATE versions SET until = 1 << 43 WHERE key = 'b' AND until = 8",
+        "UPDATE versions SET until = 9 WHERE key = 'a'",
+        "UPDATE versions SET until = -1 WHERE key = 'a'",
     ],
 )
 def test_a_version_that_ended_elsewhere_ends_where_it_did(
-    records: Records, statement: str, value: bytes
+    records: Records, statement: str, at_once: int
 ) -> None:
     log, lines = lines_of_many()
     apply(records, log, b"".join(lines))
     before = content(records)
     records._connection.execute(statement)
-    assert check(records, lines, 2, restore=True)
-    check(records, lines, 2, restore=True)
+    assert content(records) != before
+    assert check(records, lines, at_once, restore=True)
+    check(records, lines, at_once, restore=True)
     assert content(records) == before
-    assert value.decode() in str(before["past"])
 
 
 def test_indexes_of_what_was_put_back_are_made_anew(records: Records, log: LogBuilder) -> None:
@@ -141,7 +149,7 @@ def test_indexes_of_what_was_put_back_are_made_anew(records: Records, log: LogBu
     lines = [log.insert(write_of("forms", definition, collection="_collections"))]
     lines.append(log.insert(write_of("a", b'{"n":1}')))
     apply(records, log, b"".join(lines))
-    records._connection.execute("DELETE FROM records WHERE key = 'a'")
+    records._connection.execute("DELETE FROM versions WHERE key = 'a'")
     assert check(records, lines, 9, restore=True) == {2}
     while records.indexes.unfinished:
         with records.transaction():
@@ -172,23 +180,24 @@ def test_what_a_snapshot_brought_has_no_past(tmp_path: Path, records: Records) -
     records.apply((line[:-1] for line in lines[7:]), log.index.last_point.digest)
     for at_once in (1, 3, 9):
         assert check(records, lines, at_once) == set()
-    records._connection.execute("UPDATE records SET value = '{}' WHERE key = 'a'")
+    records._connection.execute("UPDATE versions SET value = '{}' WHERE key = 'a'")
     assert check(records, lines, 3, restore=True) == {2}
     assert check(records, lines, 3) == set()
 
 
 _WRECKS = (
-    "DELETE FROM records WHERE at IN (SELECT at FROM records ORDER BY at LIMIT 2 OFFSET {0})",
-    "DELETE FROM past WHERE until = (SELECT until FROM past ORDER BY until LIMIT 1 OFFSET {0})",
-    "UPDATE past SET until = until + 1 WHERE until % 3 = {0} % 3",
-    "UPDATE past SET until = until - 1 WHERE until % 3 = {0} % 3 AND until > 1",
-    "UPDATE past SET value = '[]' WHERE until % 2 = {0} % 2",
-    "UPDATE OR IGNORE records SET key = 'b' WHERE at % 3 = {0} % 3",
-    "UPDATE OR IGNORE records SET at = at + 1024 WHERE (at >> 10) % 3 = {0} % 3",
-    "UPDATE OR IGNORE records SET number = number + 1 WHERE (at >> 10) % 3 = {0} % 3",
-    "INSERT OR IGNORE INTO records SELECT at, number, key, value, NULL FROM past",
-    "INSERT OR IGNORE INTO past SELECT number, key, at, (at >> 10 & 4095) + {0}, value"
-    " FROM records",
+    "DELETE FROM versions WHERE at IN (SELECT at FROM records ORDER BY at LIMIT 2 OFFSET {0})",
+    "DELETE FROM versions WHERE until = (SELECT until FROM past ORDER BY until LIMIT 1 OFFSET {0})",
+    "UPDATE versions SET until = until + 1 WHERE until % 3 = {0} % 3",
+    "UPDATE versions SET until = until - 1 WHERE until % 3 = {0} % 3 AND until > 1",
+    "UPDATE versions SET value = '[]' WHERE until % 2 = {0} % 2",
+    "UPDATE OR IGNORE versions SET key = 'b' WHERE at % 3 = {0} % 3",
+    "UPDATE OR IGNORE versions SET at = at + 1024 WHERE (at >> 10) % 3 = {0} % 3",
+    "UPDATE OR IGNORE versions SET number = number + 1 WHERE (at >> 10) % 3 = {0} % 3",
+    "UPDATE OR IGNORE versions SET until = (at >> 10 & 4095) + {0} WHERE at % 2 = {0} % 2",
+    "UPDATE OR IGNORE versions SET until = (1 << 43) - 1 WHERE until % 2 = {0} % 2",
+    "INSERT OR IGNORE INTO versions SELECT at + 1024, number, key, until - 1, value, NULL"
+    " FROM versions",
     "DELETE FROM requests WHERE entry_index % 2 = {0} % 2",
 )
 

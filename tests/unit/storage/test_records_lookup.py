@@ -114,7 +114,7 @@ def test_a_lookup_reads_no_values(records: Records, log: LogBuilder) -> None:
     records._connection.set_trace_callback(statements.append)
     records.lookup([write_of("2")])
     plan = records._connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}").fetchall()
-    read = "SEARCH records USING COVERING INDEX records_by_key (number=? AND key=?)"
+    read = "SEARCH versions USING COVERING INDEX versions_by_key (number=? AND key=? AND until=?)"
     assert [row[3] for row in plan] == [read]
 
 

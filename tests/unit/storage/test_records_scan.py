@@ -98,51 +98,27 @@ def test_records_of_a_genero_as_of_an_earlier_entry(records: Records, log: LogBu
     [
         (
             module._SCAN,
-            (1, 0, 9),
-            ["SEARCH records USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"],
+            (1, 0, 9, 9),
+            "SEARCH versions USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
         ),
         (
             module._SCAN_GENERO,
-            (1, 0, 9, "m"),
-            [
-                "SEARCH records USING INDEX records_by_genero "
-                "(number=? AND genero=? AND at>? AND at<?)"
-            ],
-        ),
-        (
-            module._SCAN_PAST,
-            (1, 0, 9, 9),
-            [
-                "SEARCH past USING COVERING INDEX past_by_place (number=? AND at>? AND at<?)",
-            ],
-        ),
-        (
-            module._PAST_VALUE,
-            (1, 0),
-            ["SEARCH past USING INDEX past_by_place (number=? AND at=?)"],
+            (1, 0, 9, 9, "m"),
+            "SEARCH versions USING INDEX versions_by_genero "
+            "(number=? AND genero=? AND at>? AND at<?)",
         ),
         (
             module._BY_KEY,
-            (1, ""),
-            ["SEARCH records USING INDEX records_by_key (number=? AND key>?)"],
+            (1, "", 0, 9, 9),
+            "SEARCH versions USING INDEX versions_by_key (number=? AND (key,until)>(?,?))",
         ),
     ],
 )
 def test_pages_neither_sort_nor_walk_everything(
-    records: Records, query: str, parameters: tuple[object, ...], plan: list[str]
+    records: Records, query: str, parameters: tuple[object, ...], plan: str
 ) -> None:
     rows = records._connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
-    assert [row[3] for row in rows] == plan
-
-
-def test_the_past_is_read_from_key_to_key(records: Records) -> None:
-    query = f"EXPLAIN QUERY PLAN {module._PAST_BY_KEY}"
-    rows = records._connection.execute(query, (1, "", 9, 9)).fetchall()
-    assert {row[3] for row in rows if row[3].startswith("SEARCH")} == {
-        "SEARCH past USING COVERING INDEX past_by_key (number=? AND key>?)",
-        "SEARCH past USING COVERING INDEX past_by_key (number=? AND key=? AND at<?)",
-        "SEARCH latest USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN",
-    }
+    assert [row[3] for row in rows] == [plan]
 
 
 def test_a_page_of_large_records_is_bounded_by_bytes(records: Records, log: LogBuilder) -> None:
@@ -241,7 +217,6 @@ def test_every_state_can_be_read_after_all_was_applied(
     records = Records.open(tmp_path_factory.mktemp("records") / "records.sqlite")
     apply(records, log, b"".join(lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_KEYS_AT_ONCE", at_once)
         patch.setattr(module, "_ROWS_AT_ONCE", at_once)
         for upto in range(len(lines) + 1):
             assert record_lines(records, upto) == model.record_lines(upto)

@@ -107,7 +107,7 @@ def test_a_file_cut_short_is_noticed_at_the_latest_when_read(
         "UPDATE applied SET time = x'00'",
         "DELETE FROM applied",
         "DROP TABLE applied",
-        "DROP TABLE records",
+        "DROP TABLE versions",
     ],
 )
 def test_what_cannot_be_read_as_a_record_store_is_made_anew(tmp_path: Path, statement: str) -> None:
@@ -136,7 +136,7 @@ def test_rows_are_inserted_in_order_however_many_they_are(tmp_path: Path, count:
 def test_a_text_that_is_no_utf_8_is_damage(path: Path, log: LogBuilder) -> None:
     records = Records.open(path)
     apply(records, log, log.inserts(3))
-    records._connection.execute("UPDATE records SET key = CAST(x'ff' AS TEXT) WHERE key = '2'")
+    records._connection.execute("UPDATE versions SET key = CAST(x'ff' AS TEXT) WHERE key = '2'")
     with pytest.raises(RecordsDamagedError, match="UTF-8"):
         list(records.snapshot_lines(3, ""))
     records.close()
